@@ -1,0 +1,38 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+// The CPU floor (x86-64-v3) and the static Swift runtime are given on the command line of the product's build, see the
+// Makefile: a manifest with unsafe flags could not be a dependency, and `swift test` does not link with a static runtime.
+let package = Package(
+  name: "stockpot",
+  products: [
+    .library(name: "stockpot", type: .dynamic, targets: ["StockpotABI"])
+  ],
+  targets: [
+    .systemLibrary(name: "CStockpot", path: "include"),
+    .systemLibrary(name: "COpenBLAS", pkgConfig: "openblas", providers: [.apt(["libopenblas-dev"])]),
+    .systemLibrary(name: "CJansson", pkgConfig: "jansson", providers: [.apt(["libjansson-dev"])]),
+
+    .target(name: "Platform"),
+    .target(name: "JSON", dependencies: ["CJansson", "Platform"]),
+    .target(name: "TensorKernels"),
+    .target(name: "LinearAlgebra", dependencies: ["COpenBLAS"]),
+    .target(name: "Checkpoints", dependencies: ["JSON", "Platform", "TensorKernels"]),
+    .target(name: "MergeMethods", dependencies: ["JSON", "LinearAlgebra", "Platform", "TensorKernels"]),
+    .target(name: "MergeEngine", dependencies: ["Checkpoints", "JSON", "MergeMethods", "Platform", "TensorKernels"]),
+    .target(
+      name: "StockpotABI",
+      dependencies: [
+        "CStockpot", "Checkpoints", "JSON", "LinearAlgebra", "MergeEngine", "MergeMethods", "Platform", "TensorKernels",
+      ]),
+
+    .testTarget(name: "JSONTests", dependencies: ["JSON", "Platform"]),
+    .testTarget(name: "PlatformTests", dependencies: ["Platform"]),
+    .testTarget(name: "TensorKernelsTests", dependencies: ["TensorKernels"]),
+    .testTarget(name: "LinearAlgebraTests", dependencies: ["LinearAlgebra"]),
+    .testTarget(name: "CheckpointsTests", dependencies: ["Checkpoints", "JSON", "Platform", "TensorKernels"]),
+    .testTarget(name: "MergeMethodsTests", dependencies: ["JSON", "MergeMethods", "TensorKernels"]),
+    .testTarget(name: "MergeEngineTests", dependencies: ["Checkpoints", "JSON", "MergeEngine", "MergeMethods", "Platform"]),
+    .testTarget(name: "StockpotABITests", dependencies: ["CStockpot", "StockpotABI"]),
+  ]
+)

@@ -1,0 +1,140 @@
+import JSON
+import Platform
+
+/// Which safetensors files make up the checkpoint at a path, and what its index says of them.
+struct CheckpointFiles {
+  static let indexName = "model.safetensors.index.json"
+  static let singleName = "model.safetensors"
+  private static let longestIndex = 100_000_000
+
+  /// The folder the files lie in; nil for a single file.
+  let folder: String?
+  /// Paths.
+  let paths: [String]
+  /// From the index: the number of the file of each tensor. Nil without an index.
+  let fileOfTensor: [String: Int]?
+
+  init(path: String) throws(Failure) {
+    switch FileSystem.kind(path) {
+    case nil:
+      throw Failure(
+        .notFound,
+        "there is no checkpoint at \(path): give a folder with safetensors files, or one such file, on this machine")
+    case .file:
+      guard !path.hasSuffix(".index.json") else {
+        throw Failure(.format, "\(path) is an index: give the folder it lies in")
+      }
+      self.init(folder: nil, paths: [path], fileOfTensor: nil)
+    case .other:
+      throw Failure(.file, "\(path) is neither a file nor a folder")
+    case .folder:
+      try self.init(folder: path)
+    }
+  }
+
+  private init(folder: String?, paths: [String], fileOfTensor: [String: Int]?) {
+    self.folder = folder
+    self.paths = paths
+    self.fileOfTensor = fileOfTensor
+  }
+
+  private init(folder: String) throws(Failure) {
+    let names = try FileSystem.list(folder)
+    if names.contains(CheckpointFiles.indexName) {
+      try self.init(folder: folder, index: joined(folder, CheckpointFiles.indexName))
+      return
+    }
+    var weights = names.filter { $0.hasSuffix(".safetensors") && !$0.hasPrefix(".") }
+    if weights.contains(CheckpointFiles.singleName) { weights = [CheckpointFiles.singleName] }
+    guard !weights.isEmpty else { throw CheckpointFiles.nothing(in: folder, names) }
+    try CheckpointFiles.checkSeries(weights, in: folder)
+    self.init(folder: folder, paths: weights.map { joined(folder, $0) }, fileOfTensor: nil)
+  }
+
+  /// The files that an index names, and no others.
+  private init(folder: String, index: String) throws(Failure) {
+    let bytes = try readSmallFile(index, limit: CheckpointFiles.longestIndex)
+    let document = try bytes.withUnsafeBytes { raw in
+      Result { () throws(Failure) in try JSONDocument(raw, source: index) }
+    }.get()
+    guard let map = document.root["weight_map"], map.isObject else {
+      throw Failure(.format, "\(index) has no weight_map from tensor names to files")
+    }
+    var entries: [(tensor: String, file: String)] = []
+    entries.reserveCapacity(map.count)
+    for (tensor, value) in map.members {
+      guard let file = value.string, isPlainName(file) else {
+        let shown = value.string.map(quoted) ?? "something that is no string"
+        throw Failure(
+          .format, "\(index) puts tensor \(quoted(tensor)) in \(shown), which is not the plain name of a file beside it")
+      }
+      entries.append((tensor, file))
+    }
+    let files = Set(entries.map(\.file)).sorted(by: precedes)
+    for file in files where FileSystem.kind(joined(folder, file)) == nil {
+      throw Failure(.notFound, "\(index) names \(quoted(file)), which is not there: the download is incomplete; fetch it again")
+    }
+    guard !files.isEmpty else { throw Failure(.format, "\(index) names no files: its weight_map is empty") }
+
+    let numbers = Dictionary(uniqueKeysWithValues: files.enumerated().map { ($1, $0) })
+    var fileOfTensor: [String: Int] = [:]
+    fileOfTensor.reserveCapacity(entries.count)
+    for (tensor, file) in entries where fileOfTensor.updateValue(numbers[file] ?? 0, forKey: tensor) != nil {
+      throw CheckpointFiles.lookalike(tensor, in: index)
+    }
+    self.init(folder: folder, paths: files.map { joined(folder, $0) }, fileOfTensor: fileOfTensor)
+  }
+
+  /// Two names of different bytes that Unicode holds to be the same text, as Swift's dictionaries do.
+  static func lookalike(_ name: String, in path: String) -> Failure {
+    Failure(.format, "\(path) has two tensors called \(quoted(name)), spelled with different Unicode; rename one of them")
+  }
+
+  private static func nothing(in folder: String, _ names: [String]) -> Failure {
+    let other = names.first { name in [".bin", ".pt", ".pth", ".ckpt", ".gguf"].contains { name.hasSuffix($0) } }
+    if let other {
+      return Failure(
+        .format, "\(folder) has no safetensors files, but \(quoted(other)): convert the model to safetensors first")
+    }
+    return Failure(.notFound, "\(folder) has no checkpoint: neither \(indexName) nor \(singleName) nor any *.safetensors file")
+  }
+
+  /// Without an index nothing else would tell that a shard of model-00001-of-00003.safetensors and so on is missing.
+  private static func checkSeries(_ names: [String], in folder: String) throws(Failure) {
+    var present: [String: Int] = [:]
+    for name in names {
+      guard let series = series(of: name) else { continue }
+      present[series.pattern, default: 0] += 1
+    }
+    for name in names {
+      guard let series = series(of: name), let count = present[series.pattern], count < series.total else { continue }
+      throw Failure(
+        .notFound, "\(folder) has only \(count) of the \(series.total) files that \(quoted(name)) is one of; fetch the others")
+    }
+  }
+
+  /// "model-00001-of-00003.safetensors" belongs to the 3 files of "model-of-00003".
+  private static func series(of name: String) -> (pattern: String, total: Int)? {
+    let parts = name.dropLast(".safetensors".count).split(separator: "-", omittingEmptySubsequences: false)
+    guard parts.count >= 3, parts[parts.count - 2] == "of", let total = Int(parts[parts.count - 1]),
+      Int(parts[parts.count - 3]) != nil
+    else { return nil }
+    return ((parts.dropLast(3) + parts.suffix(2)).joined(separator: "-"), total)
+  }
+}
+
+/// A name in a folder.
+func joined(_ folder: String, _ name: String) -> String {
+  folder.hasSuffix("/") ? folder + name : folder + "/" + name
+}
+
+/// The whole of a file of text that has no business to be longer than `limit` bytes.
+func readSmallFile(_ path: String, limit: Int) throws(Failure) -> [UInt8] {
+  guard FileSystem.kind(path) != .other else { throw Failure(.file, "\(path) is not a regular file") }
+  let file = try File(path: path, mode: .read)
+  let size = try file.size()
+  guard size <= limit else {
+    throw Failure(.format, "\(path) has \(size) bytes, too many for such a file; the limit is \(limit)")
+  }
+  return try file.bytes(count: size, at: 0)
+}

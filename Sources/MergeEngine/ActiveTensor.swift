@@ -1,0 +1,108 @@
+import MergeMethods
+import Platform
+import TensorKernels
+
+/// A tensor in progress: its current step, who has claimed which stretch, and the partial sums.
+///
+/// Fields are guarded by the executor's monitor, except the partial sums, of which each stretch belongs to its claimer.
+final class ActiveTensor {
+  let index: Int
+  let task: TensorTask
+  let started = Machine.seconds()
+  private(set) var step: Step
+  private(set) var partition: Partition
+  private(set) var kernelType: DType
+  private var partials: UnsafeMutablePointer<Double>?
+  private var sums = 0
+  var claimed = 0
+  var done = 0
+  /// A sweep is over and its successor not yet known.
+  var isAdvancing = false
+  /// Has the first sweep's sum been pooled, or need it not be?
+  var isPooled: Bool
+  /// Start again in binary64, or refuse: the reason, with the lowest element that gives it.
+  var trouble: Trouble?
+  var isWide = false
+  var warnings: [String] = []
+  var overflowed = 0
+  var nonFinite = 0
+
+  enum Trouble {
+    case underflowOrOverflow
+    case nonFinite(input: Int, element: Int)
+  }
+
+  init(index: Int, task: TensorTask) throws(Failure) {
+    self.index = index
+    self.task = task
+    isPooled = task.group == nil
+    step = .copy(input: 0, Decision())
+    partition = Partition(count: task.context.count, granule: 1)
+    kernelType = task.outputType
+    try begin()
+  }
+
+  deinit { partials?.deallocate() }
+
+  /// (Re)start with the method's first step.
+  func begin() throws(Failure) {
+    if let method = task.method { take(try method.begin(task.context)) }
+  }
+
+  func take(_ next: Step) {
+    step = next
+    partials?.deallocate()
+    partials = nil
+    (claimed, done, sums) = (0, 0, 0)
+    isAdvancing = false
+    var granule = 1
+    if case .sweep(let sweep) = next {
+      granule = sweep.granule
+      kernelType = KernelInputs.commonType(task.inputs.map(\.dtype), output: task.outputType)
+      if sweep.wide || isWide, kernelType.size == 2 { kernelType = .f32 }
+    }
+    partition = Partition(count: task.context.count, granule: granule)
+    guard case .sweep(let sweep) = next, sweep.sums > 0 else { return }
+    sums = sweep.sums
+    let cells = partition.stretches * sums
+    let fresh = UnsafeMutablePointer<Double>.allocate(capacity: cells)
+    for cell in 0..<cells { fresh[cell] = cell % sums >= sums - sweep.maxima ? -.infinity : 0 }
+    partials = fresh
+  }
+
+  func claim() -> Int? {
+    guard !isAdvancing, claimed < partition.stretches else { return nil }
+    defer { claimed += 1 }
+    return claimed
+  }
+
+  /// The sums of one stretch.
+  func sums(of stretch: Int) -> UnsafeMutablePointer<Double> {
+    partials.map { $0 + stretch * sums } ?? UnsafeMutablePointer(bitPattern: 64)!
+  }
+
+  /// All partial sums, combined in the order of the tensor's elements.
+  func total(maxima: Int) -> [Double] {
+    guard let partials else { return [] }
+    var total = [Double](repeating: 0, count: sums)
+    for i in 0..<sums {
+      if i >= sums - maxima {
+        total[i] = -.infinity
+        for stretch in 0..<partition.stretches { total[i] = max(total[i], partials[stretch * sums + i]) }
+      } else {
+        for stretch in 0..<partition.stretches { total[i] += partials[stretch * sums + i] }
+      }
+    }
+    return total
+  }
+
+  /// Remember trouble; of two, the one with the lower element and then the lower input.
+  func meet(_ new: Trouble) {
+    switch (trouble, new) {
+    case (.nonFinite(let input, let element)?, .nonFinite(let newInput, let newElement)):
+      if (newElement, newInput) < (element, input) { trouble = new }
+    case (.nonFinite?, .underflowOrOverflow): break
+    default: trouble = new
+    }
+  }
+}

@@ -1,0 +1,267 @@
+import MergeMethods
+import Platform
+import TensorKernels
+
+/// Runs tensor tasks on a pool of workers, whatever their inputs and outputs are.
+///
+/// Workers take stretches of the tensors in progress, in order; when all are taken, the next tensor begins, so reading one
+/// tensor overlaps with computing and writing others. The worker that ends a sweep computes what comes next. Nothing depends
+/// on who takes what (see `Partition` and `Sweep`).
+public final class Executor: @unchecked Sendable {
+  // @unchecked: all state is guarded by `monitor`.
+
+  private let tasks: [TensorTask]
+  private let threads: Int
+  /// Bytes of buffers per worker.
+  private let bufferBudget: Int
+  private let scratchBudget: Int
+  private let control: ExecutionControl
+  /// Called under the lock when a tensor is done.
+  private let finished: (Int, TensorResult) throws(Failure) -> Void
+  /// Called after each stretch, by any worker.
+  private let heartbeat: () -> Void
+
+  private let monitor = Monitor()
+  private var next = 0
+  private var active: [ActiveTensor] = []
+  /// Tensors whose pooled sums are known, waiting to go on.
+  private var ready: [ActiveTensor] = []
+  private var pools: [Int: Pool] = [:]
+  private var scratchInUse = 0
+  private var failure: Failure?
+
+  private struct Pool {
+    var missing: Int
+    var members: [(tensor: ActiveTensor, sums: [Double])] = []
+  }
+
+  /// Memory for buffers when the caller sets no limit.
+  public static let defaultMemory = 256 << 20
+
+  /// - Parameter memory: bytes for buffers and methods' scratch; nil: `defaultMemory` for buffers, scratch as it comes.
+  public init(
+    tasks: [TensorTask], threads: Int, memory: Int?, control: ExecutionControl, heartbeat: @escaping () -> Void = {},
+    finished: @escaping (Int, TensorResult) throws(Failure) -> Void
+  ) {
+    self.tasks = tasks
+    self.threads = max(1, threads)
+    self.control = control
+    self.heartbeat = heartbeat
+    self.finished = finished
+    let largestScratch = tasks.map(\.scratchBytes).max() ?? 0
+    let total = memory ?? Self.defaultMemory + largestScratch
+    scratchBudget = largestScratch
+    bufferBudget = max(1, (total - largestScratch) / self.threads)
+    for task in tasks { if let group = task.group { pools[group, default: Pool(missing: 0)].missing += 1 } }
+  }
+
+  /// Run all tasks. The first failure stops the rest.
+  public func run() throws(Failure) {
+    WorkerPool.run(count: threads) { [self] _ in work() }
+    if let failure { throw failure }
+    if control.isCancelled { throw Failure(.cancelled, "the merge was cancelled") }
+  }
+
+  // MARK: - Handing out
+
+  private func work() {
+    let buffers = BlockBuffers()
+    while let (tensor, stretch) = monitor.locked({ pick() }) {
+      do throws(Failure) {
+        try StretchRunner(tensor: tensor, buffers: buffers, budget: bufferBudget, control: control, monitor: monitor).run(
+          stretch)
+      } catch {
+        stop(error)
+      }
+      heartbeat()
+      let isLast = monitor.locked {
+        tensor.done += 1
+        let last = tensor.done == tensor.partition.stretches
+        if last { tensor.isAdvancing = true }
+        return last
+      }
+      if isLast { advance(tensor) }
+    }
+  }
+
+  /// The next stretch to work on; nil when there is nothing left. Under the lock.
+  private func pick() -> (ActiveTensor, Int)? {
+    while failure == nil, !control.isCancelled {
+      for tensor in active { if let stretch = tensor.claim() { return (tensor, stretch) } }
+      if active.count <= threads, startAnother() { continue }
+      if active.isEmpty { break }
+      monitor.wait()
+    }
+    monitor.wakeAll()
+    return nil
+  }
+
+  /// Begin another tensor, if there is one and its scratch fits beside the others'. Under the lock.
+  private func startAnother() -> Bool {
+    if !ready.isEmpty {
+      active.append(ready.removeFirst())
+      return true
+    }
+    guard next < tasks.count else { return false }
+    let task = tasks[next]
+    guard scratchInUse == 0 || scratchInUse + task.scratchBytes <= scratchBudget else { return false }
+    scratchInUse += task.scratchBytes
+    do throws(Failure) {
+      let tensor = try ActiveTensor(index: next, task: task)
+      control.begin(task.context.name)
+      active.append(tensor)
+    } catch {
+      failure = failure ?? error
+      return false
+    }
+    next += 1
+    if next < tasks.count {
+      let range = Partition(count: tasks[next].context.count, granule: 1).range(0)
+      for input in tasks[next].inputs { input.prefetch(range) }
+    }
+    return true
+  }
+
+  private func stop(_ reason: Failure) {
+    monitor.locked {
+      failure = failure ?? reason
+      monitor.wakeAll()
+    }
+  }
+
+  // MARK: - Between sweeps
+
+  /// All stretches of a step are done: find the next step.
+  private func advance(_ tensor: ActiveTensor) {
+    do throws(Failure) {
+      if control.isCancelled || monitor.locked({ failure != nil }) { return }
+      switch tensor.step {
+      case .copy(_, let decision): try finish(tensor, decision, copied: true)
+      case .finish(let decision): try finish(tensor, decision, copied: false)
+      case .sweep(let sweep): try advance(tensor, after: sweep)
+      }
+    } catch {
+      stop(error)
+    }
+  }
+
+  private func advance(_ tensor: ActiveTensor, after sweep: Sweep) throws(Failure) {
+    let sums = tensor.total(maxima: sweep.maxima)
+    if let step = try recovery(tensor, sweep, sums) { return try proceed(tensor, step) }
+    if !tensor.isPooled, !sweep.writes, let group = tensor.task.group {
+      return try pool(tensor, group, sums)
+    }
+    if let group = tensor.task.group, !tensor.isPooled { try leave(group) }
+    tensor.isPooled = true
+    try proceed(tensor, try sweep.next(sums))
+  }
+
+  private func proceed(_ tensor: ActiveTensor, _ step: Step) throws(Failure) {
+    if case .finish(let decision) = step { return try finish(tensor, decision, copied: false) }
+    monitor.locked {
+      tensor.take(step)
+      monitor.wakeAll()
+    }
+  }
+
+  /// What to do instead of the method's next step, when the sums cannot be trusted; nil: nothing.
+  private func recovery(_ tensor: ActiveTensor, _ sweep: Sweep, _ sums: [Double]) throws(Failure) -> Step? {
+    let task = tensor.task
+    if case .nonFinite(let input, let element)? = tensor.trouble {
+      tensor.trouble = nil
+      if try Comparison.allEqual(task.inputs, count: task.context.count) {
+        return .copy(input: 0, Decision(warnings: ["equal in all inputs, with values that are not finite: copied"]))
+      }
+      throw Failure(
+        .nonFinite,
+        "'\(task.context.name)' of \(task.inputNames[input]) has a NaN or an infinity at element \(element): repair it, or set "
+          + "on_non_finite: warn or ignore")
+    }
+    let finite = sums[..<(sums.count - sweep.maxima)].allSatisfy(\.isFinite)
+    let tooSmall = sweep.squares.contains { sums[$0] < 1e-25 }
+    if !tensor.isWide, tensor.kernelType.size == 2, !finite || tooSmall || tensor.trouble != nil, !sweep.squares.isEmpty {
+      tensor.isWide = true
+      tensor.trouble = nil
+      guard let method = task.method else { return nil }
+      return try method.begin(task.context)
+    }
+    tensor.trouble = nil
+    guard !finite, !sweep.writes, task.method?.acceptsNonFinite != true else { return nil }
+    if task.policy == .error {
+      throw Failure(
+        .nonFinite, "the inner products of '\(task.context.name)' are too large for binary64: scale its values down")
+    }
+    return .copy(
+      input: 0, Decision(warnings: ["the inner products are not finite: copied from \(task.inputNames[0])"]))
+  }
+
+  private func finish(_ tensor: ActiveTensor, _ decision: Decision, copied: Bool) throws(Failure) {
+    var decision = decision
+    decision.warnings += tensor.warnings
+    if tensor.nonFinite > 0 {
+      decision.entries.append(.init(key: "non_finite", value: .int(tensor.nonFinite)))
+      if tensor.task.policy == .warn {
+        decision.warnings.append("\(tensor.nonFinite) blocks of the inputs hold values that are not finite")
+      }
+    }
+    if tensor.overflowed > 0 {
+      decision.entries.append(.init(key: "overflowed", value: .int(tensor.overflowed)))
+      decision.warnings.append(
+        "\(tensor.overflowed) finite results do not fit in \(tensor.task.outputType.name) and became infinite or NaN")
+    }
+    let result = TensorResult(decision: decision, copied: copied, seconds: Machine.seconds() - tensor.started)
+    if let group = tensor.task.group, !tensor.isPooled { try leave(group) }
+    let refusal: Failure? = monitor.locked {
+      active.removeAll { $0 === tensor }
+      scratchInUse -= tensor.task.scratchBytes
+      control.finish()
+      defer { monitor.wakeAll() }
+      do throws(Failure) { try finished(tensor.index, result) } catch { return error }
+      return nil
+    }
+    if let refusal { throw refusal }
+  }
+
+  // MARK: - Pooled sums
+
+  /// Park a tensor until all of its group have their sums.
+  private func pool(_ tensor: ActiveTensor, _ group: Int, _ sums: [Double]) throws(Failure) {
+    let complete = monitor.locked { () -> Pool? in
+      active.removeAll { $0 === tensor }
+      pools[group]!.missing -= 1
+      pools[group]!.members.append((tensor, sums))
+      defer { monitor.wakeAll() }
+      return pools[group]!.missing == 0 ? pools[group] : nil
+    }
+    if let complete { try release(complete) }
+  }
+
+  /// A tensor of the group needs no pooled sums after all.
+  private func leave(_ group: Int) throws(Failure) {
+    let complete = monitor.locked { () -> Pool? in
+      pools[group]!.missing -= 1
+      return pools[group]!.missing == 0 ? pools[group] : nil
+    }
+    if let complete { try release(complete) }
+  }
+
+  /// Add the sums up in the order of the tensors and let all go on.
+  private func release(_ pool: Pool) throws(Failure) {
+    let members = pool.members.sorted { $0.tensor.index < $1.tensor.index }
+    guard var total = members.first?.sums else { return }
+    for member in members.dropFirst() { for i in total.indices { total[i] += member.sums[i] } }
+    var done: [(ActiveTensor, Decision)] = []
+    for member in members {
+      guard case .sweep(let sweep) = member.tensor.step else { continue }
+      member.tensor.isPooled = true
+      let step = try sweep.next(total)
+      if case .finish(let decision) = step { done.append((member.tensor, decision)) }
+      monitor.locked {
+        member.tensor.take(step)
+        if case .finish = step {} else { ready.append(member.tensor) }
+        monitor.wakeAll()
+      }
+    }
+    for (tensor, decision) in done { try finish(tensor, decision, copied: false) }
+  }
+}

@@ -1,0 +1,158 @@
+import Checkpoints
+import JSON
+import MergeMethods
+import Platform
+import TensorKernels
+
+/// How a job runs, as the caller asks for it.
+public struct JobOptions: Sendable {
+  /// 0: the usable CPUs.
+  public var threads = 0
+  /// Bytes for buffers and scratch; nil: the default.
+  public var maxMemory: Int?
+  /// Bytes of a shard; nil: 5 GB.
+  public var shardSize: Int?
+  public var overwrite = false
+  public var resume = false
+  public var strict = false
+  /// The recipe as its author wrote it; nil: its JSON.
+  public var recipeText: String?
+
+  public init() {}
+}
+
+/// A merge of whole checkpoints: planned when it is made, run once.
+///
+/// The output grows in `<output>.partial` and appears by one rename when all of it is there. A run that fails removes what it
+/// wrote; one that is cancelled or killed leaves it, and `resume` goes on from there.
+public final class Job {
+  public let plan: Plan
+  public let planText: String
+  public let control = ExecutionControl()
+  public private(set) var reportText: String?
+
+  private let options: JobOptions
+  private var hasRun = false
+
+  /// Read the recipe and its inputs' headers. Writes nothing.
+  public init(recipe json: JSON, outputPath: String?, options: JobOptions) throws(Failure) {
+    self.options = options
+    let recipe = try Recipe(json, strict: options.strict)
+    plan = try Plan(recipe, outputPath: outputPath, options: options)
+    planText = plan.json.serialized(indent: 2)
+    if let path = plan.outputPath { try Self.checkOutput(path, plan, options) }
+  }
+
+  /// An output may not be one of the inputs, hold one, or replace anything unasked.
+  private static func checkOutput(_ path: String, _ plan: Plan, _ options: JobOptions) throws(Failure) {
+    for input in plan.inputs {
+      for place in [input.path] + input.checkpoint.files
+      where FileSystem.isSame(path, place) || FileSystem.contains(path, place) {
+        throw Failure(.exists, "the output \(path) is, or contains, the input \(input.path): choose another path")
+      }
+    }
+    try OutputPlace.check(path, isFile: plan.isSingleFile, overwrite: options.overwrite)
+  }
+
+  public var bytesTotal: Int { plan.layout.totalBytes }
+  public var tensorsTotal: Int { plan.tensors.count }
+
+  /// Run the plan.
+  /// - Parameter heartbeat: called by workers after each stretch of work, at any rate.
+  public func run(heartbeat: @escaping () -> Void = {}) throws(Failure) {
+    guard let path = plan.outputPath else {
+      throw Failure(.argument, "this job has no output path, so it can only be planned: give one when it is created")
+    }
+    guard !hasRun else { throw Failure(.argument, "this job has run before: create another") }
+    hasRun = true
+    control.enter(.merging)
+    let partial = path + ".partial"
+    do throws(Failure) {
+      try Self.checkOutput(path, plan, options)
+      try merge(to: path, in: partial, heartbeat)
+    } catch {
+      control.enter(.failed)
+      if error.status != .cancelled { try? FileSystem.remove(partial) }
+      throw error
+    }
+    control.enter(.done)
+  }
+
+  private func merge(to path: String, in partial: String, _ heartbeat: @escaping () -> Void) throws(Failure) {
+    let started = Machine.seconds()
+    let startTime = Machine.timestamp()
+    let journal = try Journal(folder: partial, fingerprint: plan.fingerprint, resume: options.resume)
+    let files = try openFiles(in: partial, keep: journal.isResumed)
+    var results = [TensorResult?](repeating: nil, count: plan.tensors.count)
+    var tasks: [TensorTask] = []
+    var indices: [Int] = []
+    for (index, tensor) in plan.tensors.enumerated() {
+      let slot = plan.layout.slots[index]
+      if let known = journal.results[tensor.name] {
+        results[index] = known
+        control.finish()
+        control.advance(bytes: slot.byteCount)
+        continue
+      }
+      tasks.append(try plan.makeTask(tensor, output: .stored(files[slot.file], offset: slot.offset)))
+      indices.append(index)
+    }
+    let executor = Executor(
+      tasks: tasks, threads: plan.threads, memory: plan.memory, control: control, heartbeat: heartbeat
+    ) { (task, result) throws(Failure) in
+      results[indices[task]] = result
+      try journal.record(self.plan.tensors[indices[task]].name, result)
+    }
+    try executor.run()
+
+    control.enter(.finishing)
+    let report = Report(
+      plan: plan, results: results.map { $0! }, started: startTime, seconds: Machine.seconds() - started,
+      resumed: journal.isResumed, recipeText: options.recipeText)
+    try publish(report, partial, path, journal)
+    reportText = report.json.serialized(indent: 2)
+  }
+
+  /// The output's files at their full size, headers written.
+  private func openFiles(in partial: String, keep: Bool) throws(Failure) -> [File] {
+    var files: [File] = []
+    for layout in plan.layout.files {
+      let file = try File(path: partial + "/" + layout.name, mode: keep ? .update : .create)
+      try file.truncate(to: layout.size)
+      try file.write(layout.header, at: 0)
+      files.append(file)
+    }
+    return files
+  }
+
+  /// Everything beside the tensors, and the rename.
+  private func publish(_ report: Report, _ partial: String, _ path: String, _ journal: Journal) throws(Failure) {
+    if plan.isSingleFile {
+      let stem = String(path.dropLast(".safetensors".count))
+      try FileSystem.write(report.json.serialized(indent: 2) + "\n", to: partial + "/report.json")
+      try FileSystem.write(report.csv, to: partial + "/report.csv")
+      try OutputPlace.replace(path, by: partial + "/" + FileSystem.name(of: path))
+      try FileSystem.rename(partial + "/report.json", to: stem + ".merge_report.json")
+      try FileSystem.rename(partial + "/report.csv", to: stem + ".merge_report.csv")
+      if let lambdas = report.lambdasCSV { try FileSystem.write(lambdas, to: stem + ".yoyo_scale.csv") }
+      return try FileSystem.remove(partial)
+    }
+    if let index = plan.layout.indexText { try FileSystem.write(index, to: partial + "/model.safetensors.index.json") }
+    if let folder = plan.inputs[plan.donor].checkpoint.folder {
+      try plan.sideFiles.copy(from: folder, to: partial, except: ["config.json"])
+      if plan.sideFiles.carried.contains("config.json") {
+        let source = folder + "/config.json"
+        let text = try ConfigText.edited(
+          try FileSystem.read(source), dtype: plan.recipe.outputType?.torchName, source: source)
+        try FileSystem.write(text, to: partial + "/config.json")
+      }
+    }
+    try FileSystem.write(report.json.serialized(indent: 2) + "\n", to: partial + "/merge_report.json")
+    try FileSystem.write(report.csv, to: partial + "/merge_report.csv")
+    if let lambdas = report.lambdasCSV { try FileSystem.write(lambdas, to: partial + "/yoyo_scale.csv") }
+    try FileSystem.write(ModelCard.text(report, path: path), to: partial + "/README.md")
+    journal.close()
+    try FileSystem.remove(partial + "/" + Journal.name)
+    try OutputPlace.replace(path, by: partial)
+  }
+}

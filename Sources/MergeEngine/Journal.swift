@@ -1,0 +1,71 @@
+import JSON
+import MergeMethods
+import Platform
+
+/// The file in `<output>.partial` that says which plan is being carried out and which tensors are complete.
+///
+/// The first line is the plan's fingerprint, each further line one finished tensor and what was decided for it. It is locked
+/// while a merge runs. A tensor is recorded after its bytes have been handed to the system, so the journal holds when the
+/// process dies; it does not claim to hold when the machine loses power.
+final class Journal {
+  static let name = "stockpot.journal"
+
+  /// Tensors that an earlier run completed.
+  private(set) var results: [String: TensorResult] = [:]
+  private(set) var isResumed = false
+  private var file: File?
+  private var end = 0
+
+  /// Make the folder ready: keep what an earlier run of the same plan left, or empty it.
+  init(folder: String, fingerprint: String, resume: Bool) throws(Failure) {
+    try FileSystem.makeFolder(folder)
+    let path = folder + "/" + Self.name
+    let file = try File(path: path, mode: .update)
+    guard file.tryLock() else {
+      throw Failure(.exists, "another merge is writing \(folder): wait for it, or choose another output path")
+    }
+    let first = JSON.string(fingerprint).serialized(indent: 0) + "\n"
+    if resume, try load(path, first) {
+      isResumed = true
+    } else {
+      for name in try FileSystem.list(folder) where name != Self.name { try FileSystem.remove(folder + "/" + name) }
+      try file.truncate(to: 0)
+      try file.write(Array(first.utf8), at: 0)
+      end = first.utf8.count
+    }
+    self.file = file
+  }
+
+  /// Read the finished tensors; false when the journal is of another plan. A last line without an end was being written when
+  /// the process died, and does not count.
+  private func load(_ path: String, _ first: String) throws(Failure) -> Bool {
+    let bytes = try FileSystem.read(path)
+    guard bytes.starts(with: first.utf8) else { return false }
+    end = first.utf8.count
+    while let stop = bytes[end...].firstIndex(of: UInt8(ascii: "\n")) {
+      guard let entry = try? JSON.parse(Array(bytes[end..<stop]), source: path), let name = entry["tensor"]?.string else {
+        break
+      }
+      results[name] = TensorResult(
+        decision: Decision(
+          entry["decision"]?.members ?? [], warnings: (entry["warnings"]?.array ?? []).compactMap(\.string)),
+        copied: entry["copied"]?.bool ?? false, seconds: entry["seconds"]?.double ?? 0)
+      end = stop + 1
+    }
+    return true
+  }
+
+  func record(_ tensor: String, _ result: TensorResult) throws(Failure) {
+    let entry: JSON = [
+      "tensor": .string(tensor), "decision": .object(result.decision.entries),
+      "warnings": .array(result.decision.warnings.map { .string($0) }), "copied": .bool(result.copied),
+      "seconds": .double(result.seconds),
+    ]
+    let line = Array((entry.serialized(indent: 0) + "\n").utf8)
+    try file?.write(line, at: end)
+    end += line.count
+  }
+
+  /// Let go of the lock.
+  func close() { file = nil }
+}

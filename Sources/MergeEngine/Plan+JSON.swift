@@ -1,0 +1,75 @@
+import JSON
+import Platform
+import TensorKernels
+
+extension Plan {
+  /// The plan as JSON (docs/recipes.md describes the keys).
+  var json: JSON {
+    var members: [JSON.Member] = [
+      .init(key: "method", value: .string(recipe.schema.name)),
+      .init(key: "output", value: outputPath.map { .string($0) } ?? .null),
+      .init(key: "inputs", value: .array(inputs.map(Self.describe))),
+      .init(key: "donor", value: .string(inputs[donor].path)),
+      .init(
+        key: "side_files",
+        value: ["carried": .array(sideFiles.carried.map { .string($0) }), "left": .array(sideFiles.left.map { .string($0) })]),
+    ]
+    var counts = [Int](repeating: 0, count: layout.files.count)
+    for slot in layout.slots { counts[slot.file] += 1 }
+    members.append(
+      .init(
+        key: "files",
+        value: .array(
+          layout.files.enumerated().map {
+            ["name": .string($0.element.name), "bytes": .int($0.element.size), "tensors": .int(counts[$0.offset])]
+          })))
+    members.append(.init(key: "tensors", value: .array(tensors.indices.map { describe($0) })))
+    members += [
+      .init(key: "bytes_to_read", value: .int(bytesToRead)), .init(key: "bytes_to_write", value: .int(layout.totalBytes)),
+      .init(key: "memory", value: .int(plannedMemory)), .init(key: "threads", value: .int(threads)),
+      .init(key: "free_disk", value: outputPath.flatMap { FileSystem.freeBytes(near: $0) }.map { .int($0) } ?? .null),
+      .init(key: "warnings", value: .array(warnings.map { .string($0) })),
+    ]
+    return .object(members)
+  }
+
+  private static func describe(_ input: Input) -> JSON {
+    [
+      "path": .string(input.path), "role": .string(input.isBase ? "base" : "model"),
+      "tensors": .int(input.checkpoint.tensors.count), "bytes": .int(input.checkpoint.totalBytes),
+      "files": .int(input.checkpoint.files.count),
+    ]
+  }
+
+  private func describe(_ index: Int) -> JSON {
+    let tensor = tensors[index]
+    let slot = layout.slots[index]
+    var members: [JSON.Member] = [
+      .init(key: "name", value: .string(tensor.name)), .init(key: "dtype", value: .string(tensor.dtype.name)),
+      .init(key: "shape", value: .array(tensor.shape.map { .int($0) })),
+      .init(key: "file", value: .string(layout.files[slot.file].name)), .init(key: "offset", value: .int(slot.offset)),
+      .init(key: "bytes", value: .int(slot.byteCount)),
+    ]
+    switch tensor.action {
+    case .merge(let parameters):
+      members.append(.init(key: "action", value: "merge"))
+      members.append(.init(key: "parameters", value: .object(parameters)))
+    case .copy(let reason):
+      members.append(.init(key: "action", value: "copy"))
+      members.append(.init(key: "note", value: .string(reason)))
+    }
+    members.append(.init(key: "inputs", value: .array(tensor.inputs.map { .int($0) })))
+    return .object(members)
+  }
+
+  /// What has to be the same for a stopped merge to go on: the plan without the machine, and each input file's size and time.
+  var fingerprint: String {
+    var members = (json.members ?? []).filter { !["threads", "memory", "free_disk", "warnings"].contains($0.key) }
+    var stamps: [JSON] = []
+    for input in inputs {
+      for file in input.checkpoint.files { stamps.append(.string(FileSystem.stamp(file))) }
+    }
+    members.append(.init(key: "stamps", value: .array(stamps)))
+    return JSON.object(members).serialized(indent: 0)
+  }
+}

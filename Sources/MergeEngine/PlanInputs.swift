@@ -1,0 +1,55 @@
+import Checkpoints
+import MergeMethods
+import Platform
+
+/// The checkpoints of a recipe, opened and checked.
+struct PlanInputs {
+  private(set) var inputs: [Plan.Input] = []
+  /// Index of the base; nil: there is none.
+  private(set) var base: Int?
+  /// Indices of the models that are merged, in the recipe's order.
+  private(set) var models: [Int] = []
+  /// Index of the input whose tensors are the output's.
+  private(set) var names = 0
+  private(set) var donor = 0
+  private(set) var warnings: [String] = []
+
+  init(_ recipe: Recipe) throws(Failure) {
+    let schema = recipe.schema
+    try schema.check(models: recipe.models.count, hasBase: recipe.base != nil)
+    if let path = recipe.base {
+      base = 0
+      inputs.append(Plan.Input(path: path, isBase: true, checkpoint: try Self.open(path), parameters: []))
+    }
+    for model in recipe.models {
+      // A method that subtracts the base has nothing to gain from it as a model; mergekit leaves it out as well.
+      if base != nil, schema.base != .donor, Self.isSame(model.path, recipe.base!) { continue }
+      models.append(inputs.count)
+      inputs.append(
+        Plan.Input(path: model.path, isBase: false, checkpoint: try Self.open(model.path), parameters: model.parameters))
+    }
+    try schema.check(models: models.count, hasBase: base != nil)
+    for input in inputs {
+      if let failure = try Quantization.failure(of: input.checkpoint) { throw failure }
+    }
+    names = base ?? models[0]
+    donor = names
+    if let source = recipe.configSource, let index = inputs.firstIndex(where: { $0.path == source }) { donor = index }
+    if inputs[donor].checkpoint.folder == nil, inputs.contains(where: { $0.checkpoint.folder != nil }) {
+      warnings.append(
+        "\(inputs[donor].path) is a single file, so no config or tokenizer is carried along: set config_source to a folder")
+    }
+  }
+
+  private static func open(_ path: String) throws(Failure) -> Checkpoint {
+    if FileSystem.kind(path) == nil, let at = path.lastIndex(where: { $0 == "@" || $0 == "+" }), at != path.startIndex {
+      throw Failure(
+        .notFound, "\(path) is no local folder or file; revisions (@) and adapters (+) are not read: give the path of a folder")
+    }
+    return try Checkpoint(path: path)
+  }
+
+  private static func isSame(_ a: String, _ b: String) -> Bool {
+    a == b || (FileSystem.identity(a) != nil && FileSystem.identity(a) == FileSystem.identity(b))
+  }
+}

@@ -1,0 +1,180 @@
+import Glibc
+import MergeMethods
+import Platform
+import TensorKernels
+
+/// Carries one step of a tensor over one stretch: read, convert, compute, check, round, write; block by block.
+struct StretchRunner {
+  let tensor: ActiveTensor
+  let buffers: BlockBuffers
+  let budget: Int
+  let control: ExecutionControl
+  let monitor: Monitor
+
+  func run(_ stretch: Int) throws(Failure) {
+    let range = tensor.partition.range(stretch)
+    let ahead = tensor.partition.range(stretch + 1)
+    switch tensor.step {
+    case .sweep(let sweep):
+      for input in tensor.task.inputs { input.prefetch(ahead) }
+      try run(sweep, range, tensor.sums(of: stretch))
+    case .copy(let input, _):
+      tensor.task.inputs[input].prefetch(ahead)
+      try copy(input, range)
+    case .finish:
+      break
+    }
+  }
+
+  private var isStopped: Bool { control.isCancelled || monitor.locked { tensor.trouble != nil } }
+
+  private func blockLength() -> Int {
+    let cost = BlockBuffers.cost(tensor.task)
+    return tensor.partition.block(bytesPerElement: cost.perElement, budget: max(0, budget - cost.fixed))
+  }
+
+  // MARK: - Sweeps
+
+  private func run(_ sweep: Sweep, _ range: Range<Int>, _ sums: UnsafeMutablePointer<Double>) throws(Failure) {
+    let task = tensor.task
+    let kernelType = tensor.kernelType
+    let length = blockLength()
+    let layout = BlockBuffers.Layout(
+      task, inputs: Array(task.inputs.indices), kernelType: kernelType, count: min(length, range.count))
+    let arena = buffers.base(layout)
+    // The kernel's own results: in the inputs' type where that is the output's, else in binary64 and rounded afterwards.
+    let outputType = kernelType == task.outputType ? kernelType : .f64
+    let isDirect = outputType == task.outputType
+    var raw = [UnsafeRawPointer](repeating: UnsafeRawPointer(arena), count: task.inputs.count)
+    var table = raw
+    var start = range.lowerBound
+    while start < range.upperBound {
+      if isStopped { return }
+      let count = min(length, range.upperBound - start)
+      for (k, input) in task.inputs.enumerated() {
+        raw[k] = try input.elements(start, count, buffer: layout.reads[k].map { arena + $0 })
+        table[k] = raw[k]
+        if let place = layout.conversions[k] {
+          Cast.convert(raw[k], input.dtype, count: count, into: arena + place, kernelType)
+          table[k] = UnsafeRawPointer(arena + place)
+        }
+      }
+      var output: UnsafeMutableRawPointer?
+      if sweep.writes {
+        if isDirect, case .memory(let base) = task.output {
+          output = base + start * task.outputType.size
+        } else {
+          output = arena + layout.results
+        }
+      }
+      table.withUnsafeBufferPointer { pointers in
+        sweep.run(
+          Block(
+            inputs: KernelInputs(table: pointers.baseAddress!, count: pointers.count, dtype: kernelType), start: start,
+            count: count, output: output, outputType: outputType, sums: sums, workspace: arena + layout.workspace))
+      }
+      let suspicious =
+        sweep.writes
+        ? NonFinite.any(output!, outputType, count: count)
+        : (0..<(sweep.sums - sweep.maxima)).contains { !sums[$0].isFinite }
+      if suspicious { inspect(raw, start, count, results: output.map { ($0, outputType) }) }
+      if sweep.writes { try write(output!, outputType, start, count, arena + layout.narrowed) }
+      start += count
+    }
+  }
+
+  /// Round a block into the output's type, and put it there.
+  private func write(
+    _ results: UnsafeMutableRawPointer, _ type: DType, _ start: Int, _ count: Int, _ scratch: UnsafeMutableRawPointer
+  ) throws(Failure) {
+    let task = tensor.task
+    var source = UnsafeRawPointer(results)
+    if type != task.outputType {
+      let target: UnsafeMutableRawPointer
+      if case .memory(let base) = task.output { target = base + start * task.outputType.size } else { target = scratch }
+      Cast.narrow(results.assumingMemoryBound(to: Double.self), count: count, into: target, task.outputType)
+      if NonFinite.any(target, task.outputType, count: count) {
+        let before = NonFinite.first(source, type, count: count)?.count ?? 0
+        let after = NonFinite.first(target, task.outputType, count: count)?.count ?? 0
+        if after > before { monitor.locked { tensor.overflowed += after - before } }
+      }
+      source = UnsafeRawPointer(target)
+    }
+    if case .stored(let file, let offset) = task.output {
+      try file.write(source, count: count * task.outputType.size, at: offset + start * task.outputType.size)
+    }
+    control.advance(bytes: count * task.outputType.size)
+  }
+
+  /// A result is not finite: is it an input's fault?
+  private func inspect(_ raw: [UnsafeRawPointer], _ start: Int, _ count: Int, results: (UnsafeMutableRawPointer, DType)?) {
+    var found: (input: Int, element: Int)?
+    for (k, input) in tensor.task.inputs.enumerated() {
+      if let hit = NonFinite.first(raw[k], input.dtype, count: count), hit.index < found?.element ?? .max {
+        found = (k, hit.index)
+      }
+    }
+    let overflowed = found == nil ? results.flatMap { NonFinite.first($0.0, $0.1, count: count)?.count } : nil
+    monitor.locked {
+      if let found {
+        if tensor.task.policy == .error {
+          tensor.meet(.nonFinite(input: found.input, element: start + found.element))
+        } else {
+          tensor.nonFinite += 1
+        }
+      } else if let overflowed {
+        tensor.overflowed += overflowed
+      } else {
+        tensor.meet(.underflowOrOverflow)
+      }
+    }
+  }
+
+  // MARK: - Copies
+
+  private func copy(_ index: Int, _ range: Range<Int>) throws(Failure) {
+    let task = tensor.task
+    let input = task.inputs[index]
+    let length = Partition.unit
+    let layout = BlockBuffers.Layout(task, inputs: [index], kernelType: nil, count: min(length, range.count))
+    let arena = buffers.base(layout)
+    var start = range.lowerBound
+    while start < range.upperBound {
+      if isStopped { return }
+      let count = min(length, range.upperBound - start)
+      let source = try input.elements(start, count, buffer: layout.reads[0].map { arena + $0 })
+      var result = source
+      if input.dtype != task.outputType {
+        Cast.convert(source, input.dtype, count: count, into: arena + layout.narrowed, task.outputType)
+        result = UnsafeRawPointer(arena + layout.narrowed)
+      }
+      let bytes = count * task.outputType.size
+      switch task.output {
+      case .memory(let base): (base + start * task.outputType.size).copyMemory(from: result, byteCount: bytes)
+      case .stored(let file, let offset): try file.write(result, count: bytes, at: offset + start * task.outputType.size)
+      }
+      control.advance(bytes: bytes)
+      start += count
+    }
+  }
+}
+
+/// Byte comparison of whole tensors, for the rare tensor that cannot be merged as it is.
+enum Comparison {
+  static func allEqual(_ inputs: [TensorInput], count: Int) throws(Failure) -> Bool {
+    guard let first = inputs.first, inputs.allSatisfy({ $0.dtype == first.dtype }) else { return false }
+    let length = Partition.unit
+    let size = first.dtype.size
+    let buffer = UnsafeMutableRawPointer.allocate(byteCount: 2 * length * size, alignment: 64)
+    defer { buffer.deallocate() }
+    for start in stride(from: 0, to: count, by: length) {
+      let part = min(length, count - start)
+      let expected = try first.elements(start, part, buffer: buffer)
+      for other in inputs.dropFirst() {
+        let found = try other.elements(start, part, buffer: buffer + length * size)
+        if memcmp(expected, found, part * size) != 0 { return false }
+      }
+    }
+    return true
+  }
+}

@@ -1,0 +1,134 @@
+import Checkpoints
+import MergeMethods
+import Platform
+import TensorKernels
+
+/// Where an input's elements come from.
+public enum TensorInput {
+  /// The caller's memory: aligned, row-major, alive until the run has returned.
+  case memory(UnsafeRawPointer, DType)
+  /// A tensor of a checkpoint.
+  case stored(Checkpoint, TensorRecord)
+  /// The upper left `columns` columns of a stored matrix with `storedColumns` columns.
+  case cropped(Checkpoint, TensorRecord, columns: Int, storedColumns: Int)
+
+  public var dtype: DType {
+    switch self {
+    case .memory(_, let dtype): dtype
+    case .stored(_, let record), .cropped(_, let record, _, _): record.dtype
+    }
+  }
+
+  var isMemory: Bool { if case .memory = self { true } else { false } }
+
+  /// The elements `start` to `start + count`: in place, or read into `buffer`.
+  func elements(_ start: Int, _ count: Int, buffer: UnsafeMutableRawPointer?) throws(Failure) -> UnsafeRawPointer {
+    let size = dtype.size
+    switch self {
+    case .memory(let base, _):
+      return base + start * size
+    case .stored(let checkpoint, let record):
+      try checkpoint.read(record, bytes: start * size..<(start + count) * size, into: buffer!)
+    case .cropped(let checkpoint, let record, let columns, let storedColumns):
+      var done = 0
+      while done < count {
+        let (row, column) = (start + done).quotientAndRemainder(dividingBy: columns)
+        let part = min(columns - column, count - done)
+        let from = row * storedColumns + column
+        try checkpoint.read(record, bytes: from * size..<(from + part) * size, into: buffer! + done * size)
+        done += part
+      }
+    }
+    return UnsafeRawPointer(buffer!)
+  }
+
+  /// Ask for a range to be fetched while something else is computed.
+  func prefetch(_ range: Range<Int>) {
+    guard case .stored(let checkpoint, let record) = self, !range.isEmpty else { return }
+    checkpoint.prefetch(record, bytes: range.lowerBound * dtype.size..<range.upperBound * dtype.size)
+  }
+}
+
+/// Where the result goes.
+public enum TensorOutput {
+  /// The caller's memory.
+  case memory(UnsafeMutableRawPointer)
+  /// A file, from a byte offset on.
+  case stored(File, offset: Int)
+}
+
+/// What to do about a NaN or an infinity in an input.
+public enum NonFinitePolicy: String, Sendable { case error, warn, ignore }
+
+/// One tensor to be made: from these inputs, by this method, to that place.
+public final class TensorTask {
+  public let context: TensorContext
+  /// The base first, if the method uses it, then the models.
+  public let inputs: [TensorInput]
+  /// How messages call each input: a path, "the base", "model 2".
+  public let inputNames: [String]
+  public let output: TensorOutput
+  public let outputType: DType
+  /// nil: input 0 is copied.
+  public let method: (any SweepProgram)?
+  public let policy: NonFinitePolicy
+  /// Tensors with the same number pool the sums of their first sweep.
+  public let group: Int?
+
+  public init(
+    context: TensorContext, inputs: [TensorInput], inputNames: [String], output: TensorOutput, outputType: DType,
+    method: (any SweepProgram)?, policy: NonFinitePolicy = .error, group: Int? = nil
+  ) {
+    self.context = context
+    self.inputs = inputs
+    self.inputNames = inputNames
+    self.output = output
+    self.outputType = outputType
+    self.method = method
+    self.policy = policy
+    self.group = group
+  }
+
+  var outputBytes: Int { context.count * outputType.size }
+  var scratchBytes: Int { method?.scratchBytes(context) ?? 0 }
+}
+
+/// What became of a task.
+public struct TensorResult {
+  public var decision: Decision
+  public var copied: Bool
+  public var seconds: Double
+}
+
+/// How a tensor is cut into the stretches that are handed out, and those into blocks.
+///
+/// Stretches fix where sums are cut, so they depend on the tensor alone: 64 Ki elements, or more when there would be over 256
+/// of them. Blocks only fix how much is in memory at once, and may follow the memory there is.
+struct Partition {
+  static let unit = 65536
+  static let maximumStretches = 256
+
+  let count: Int
+  let granule: Int
+  let stretch: Int
+  let stretches: Int
+
+  init(count: Int, granule: Int) {
+    self.count = count
+    self.granule = granule
+    let unit = granule == 1 ? Self.unit : max(granule, Self.unit / granule * granule)
+    let units = (count + unit - 1) / unit
+    stretch = unit * max(1, (units + Self.maximumStretches - 1) / Self.maximumStretches)
+    stretches = max(1, (count + stretch - 1) / stretch)
+  }
+
+  func range(_ index: Int) -> Range<Int> { min(index * stretch, count)..<min((index + 1) * stretch, count) }
+
+  /// Elements of a block that needs `bytesPerElement`, within `budget` bytes: a multiple of the kernels' chunk, or of the granule.
+  func block(bytesPerElement: Int, budget: Int) -> Int {
+    let affordable = max(1, budget / max(1, bytesPerElement))
+    if granule > 1 { return max(granule, min(affordable, max(granule, Self.unit)) / granule * granule) }
+    let chunk = KernelGeometry.chunk
+    return max(chunk, min(affordable, Self.unit) / chunk * chunk)
+  }
+}

@@ -1,0 +1,124 @@
+import Glibc
+
+/// An open file descriptor with one method per system call. EINTR is retried here and nowhere else; short reads and writes are
+/// continued; every error becomes a `Failure` that names the path and what the system said.
+public final class File: @unchecked Sendable {
+  // @unchecked: the descriptor is immutable, and pread/pwrite at explicit offsets are safe from any thread.
+  public let path: String
+  private let descriptor: Int32
+
+  public enum Mode {
+    case read
+    /// Created, or emptied when it exists.
+    case create
+    /// Opened for reading and writing, created when missing, kept when it exists.
+    case update
+  }
+
+  public init(path: String, mode: Mode) throws(Failure) {
+    let flags: Int32
+    switch mode {
+    case .read: flags = O_RDONLY | O_CLOEXEC
+    case .create: flags = O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC
+    case .update: flags = O_RDWR | O_CREAT | O_CLOEXEC
+    }
+    let opened = retrying { open(path, flags, 0o666) }
+    guard opened >= 0 else { throw systemFailure("open", path) }
+    self.path = path
+    self.descriptor = opened
+  }
+
+  deinit { close(descriptor) }
+
+  /// Size in bytes. A folder, pipe or device is refused: nothing here can be read at offsets from one.
+  public func size() throws(Failure) -> Int {
+    var status = stat()
+    guard fstat(descriptor, &status) == 0 else { throw systemFailure("stat", path) }
+    guard status.st_mode & S_IFMT == S_IFREG else {
+      throw Failure(.file, "\(path) is not a regular file")
+    }
+    return Int(status.st_size)
+  }
+
+  /// Read exactly `count` bytes at `offset`. A file that ends before that is a `.format` failure: it has shrunk since its size
+  /// was taken.
+  public func read(into buffer: UnsafeMutableRawPointer, count: Int, at offset: Int) throws(Failure) {
+    var done = 0
+    while done < count {
+      let part = retrying { pread(descriptor, buffer + done, count - done, off_t(offset + done)) }
+      if part < 0 { throw systemFailure("read", path) }
+      if part == 0 {
+        throw Failure(
+          .format,
+          "\(path) ends at byte \(offset + done), before the \(count) bytes expected at \(offset): it has been truncated")
+      }
+      done += part
+    }
+  }
+
+  /// Write exactly `count` bytes at `offset`.
+  public func write(_ buffer: UnsafeRawPointer, count: Int, at offset: Int) throws(Failure) {
+    var done = 0
+    while done < count {
+      let part = retrying { pwrite(descriptor, buffer + done, count - done, off_t(offset + done)) }
+      if part <= 0 { throw systemFailure("write", path) }
+      done += part
+    }
+  }
+
+  public func write(_ bytes: [UInt8], at offset: Int) throws(Failure) {
+    let failure: Failure? = bytes.withUnsafeBytes { raw in
+      guard let start = raw.baseAddress else { return nil }
+      do throws(Failure) { try write(start, count: raw.count, at: offset) } catch { return error }
+      return nil
+    }
+    if let failure { throw failure }
+  }
+
+  /// Set the size; the file system may leave holes.
+  public func truncate(to size: Int) throws(Failure) {
+    guard retrying({ ftruncate(descriptor, off_t(size)) }) == 0 else { throw systemFailure("resize", path) }
+  }
+
+  /// Ask the kernel to fetch a range, without waiting for it. Advice only: failures are ignored.
+  public func prefetch(_ range: Range<Int>) {
+    _ = posix_fadvise(descriptor, off_t(range.lowerBound), off_t(range.count), POSIX_FADV_WILLNEED)
+  }
+
+  /// Wait until the data is on the device.
+  public func synchronize() throws(Failure) {
+    guard retrying({ fdatasync(descriptor) }) == 0 else { throw systemFailure("flush", path) }
+  }
+
+  /// Lock against other processes, without waiting. False when another process holds the lock.
+  public func tryLock() -> Bool { retrying { flock(descriptor, LOCK_EX | LOCK_NB) } == 0 }
+
+  /// (device, inode): equal for two paths of one file.
+  public func identity() throws(Failure) -> FileIdentity {
+    var status = stat()
+    guard fstat(descriptor, &status) == 0 else { throw systemFailure("stat", path) }
+    return FileIdentity(device: UInt64(status.st_dev), inode: UInt64(status.st_ino))
+  }
+}
+
+/// What makes two paths the same file.
+public struct FileIdentity: Hashable, Sendable {
+  public let device: UInt64
+  public let inode: UInt64
+}
+
+/// Repeat a system call that a signal interrupted.
+func retrying<Value: BinaryInteger>(_ call: () -> Value) -> Value {
+  while true {
+    let value = call()
+    if value != -1 || errno != EINTR { return value }
+  }
+}
+
+/// The failure of the system call that just returned -1.
+func systemFailure(_ verb: String, _ path: String) -> Failure {
+  let code = errno
+  let reason = String(cString: strerror(code))
+  let status: Status = code == ENOENT ? .notFound : (code == EEXIST || code == ENOTEMPTY ? .exists : .file)
+  return Failure(status, "cannot \(verb) \(path): \(reason)")
+}

@@ -1,0 +1,229 @@
+// Centred kernels: rows u_i = s_i * x_i about a centre m that need not be one of the inputs.
+//
+//   gram:     the upper triangle of <., .> over the rows [m, u_1 - m, ..., u_K - m]
+//   combine:  out = beta * m + sum_i c_i * u_i   (+ addition, when a block of values to add is given)
+//
+// m is the coordinate-wise median of the u_i, lower (x_((K+1)/2), 1-based) or standard (mean of the two middle ones for even
+// K), or an affine combination sum_i a_i u_i. With a sign reference r, x_i is first given the sign of x_r wherever both are
+// non-zero and differ.
+// Shapes: K inputs [n]. Types: inputs F32, F64, F16 or BF16, all the same; out the same type, or F64 for F32 and F64.
+// Arithmetic and order: as in Gram.swift and Combine.swift. The median is found by Batcher's odd-even merge network on vectors
+// (K. E. Batcher, "Sorting networks and their applications", 1968): K log^2 K minima and maxima per element.
+// NaN: a NaN in x_i makes row i's sums NaN. Traffic: K * size bytes per element, and the output's.
+
+/// Which median of an even number of values.
+public enum MedianKind: Sendable { case lower, standard }
+
+public struct CentredRows {
+  public enum Centre {
+    case median(MedianKind, SortingNetwork)
+    /// m = sum_i weights[i] * u_i.
+    case affine(weights: [Double])
+  }
+
+  private typealias Call = (
+    inputs: KernelInputs, from: Int, count: Int, beta: Double, coefficients: [Double], addition: UnsafePointer<Double>?,
+    output: UnsafeMutableRawPointer, workspace: UnsafeMutableRawPointer
+  )
+
+  public let scales: [Double]
+  public let signReference: Int?
+  public let centre: Centre
+
+  /// - Parameters:
+  ///   - scales: s_i, one per input.
+  ///   - signReference: index of the input whose signs the others take; nil: none.
+  public init(scales: [Double], signReference: Int? = nil, centre: Centre) {
+    self.scales = scales
+    self.signReference = signReference
+    self.centre = centre
+  }
+
+  /// The same rows about the centre sum_i weights[i] * u_i.
+  public func about(_ weights: [Double]) -> CentredRows {
+    CentredRows(scales: scales, signReference: signReference, centre: .affine(weights: weights))
+  }
+
+  /// Add one block's products to `sums`, as many as `RowPairs(rows: K + 1)` has.
+  @inline(never)
+  public func accumulateGram(
+    _ inputs: KernelInputs, from: Int = 0, count: Int, pairs: RowPairs, sums: UnsafeMutablePointer<Double>,
+    workspace: UnsafeMutableRawPointer
+  ) {
+    switch inputs.dtype {
+    case .bf16: gram(BF16Element.self, inputs, from, count, pairs, sums, workspace)
+    case .f16: gram(F16Element.self, inputs, from, count, pairs, sums, workspace)
+    case .f32: gram(F32Element.self, inputs, from, count, pairs, sums, workspace)
+    case .f64: gram(F64Element.self, inputs, from, count, pairs, sums, workspace)
+    default: preconditionFailure("centred gram has no kernel for \(inputs.dtype)")
+    }
+  }
+
+  /// - Parameters:
+  ///   - addition: `count` values added to the result, or nil.
+  ///   - output: `count` elements of `outputType`, the inputs' type or F64 (F64 only for F32 and F64 inputs).
+  @inline(never)
+  public func combine(
+    _ inputs: KernelInputs, from: Int = 0, count: Int, centreCoefficient: Double, coefficients: [Double],
+    addition: UnsafePointer<Double>?, output: UnsafeMutableRawPointer, _ outputType: DType, workspace: UnsafeMutableRawPointer
+  ) {
+    let call = (inputs, from, count, centreCoefficient, coefficients, addition, output, workspace)
+    switch (inputs.dtype, outputType) {
+    case (.bf16, .bf16): combine(BF16Element.self, BF16Element.self, call)
+    case (.f16, .f16): combine(F16Element.self, F16Element.self, call)
+    case (.f32, .f32): combine(F32Element.self, F32Element.self, call)
+    case (.f32, .f64): combine(F32Element.self, F64Element.self, call)
+    case (.f64, .f64): combine(F64Element.self, F64Element.self, call)
+    default: preconditionFailure("centred combine has no kernel from \(inputs.dtype) to \(outputType)")
+    }
+  }
+
+  // MARK: - Steps on rows
+
+  /// Row K gets the centre, rows 0..<K the u_i.
+  @inline(__always)
+  private func load<Element: KernelElement>(
+    _: Element.Type, _ inputs: KernelInputs, _ start: Int, _ length: Int, _ rows: Rows<Element.Arithmetic>
+  ) {
+    typealias Scalar = Element.Arithmetic
+    let inputCount = inputs.count
+    Rows<Scalar>.tiles(Element.self, inputs, from: start, count: length) { tile, table, offset in
+      for k in 0..<inputCount {
+        var lanes = Element.load(table[k], offset)
+        if let signReference {
+          let reference = Element.load(table[signReference], offset)
+          lanes.low = Scalar.withSigns(lanes.low, of: reference.low)
+          lanes.high = Scalar.withSigns(lanes.high, of: reference.high)
+        }
+        let scale = SIMD8<Scalar>(repeating: Scalar(scales[k]))
+        rows.set(k, 2 * tile, lanes.low * scale)
+        rows.set(k, 2 * tile + 1, lanes.high * scale)
+      }
+    }
+    let vectors = 2 * ((length + 15) / 16)
+    switch centre {
+    case .median(let kind, let network):
+      withUnsafeTemporaryAllocation(of: SIMD8<Scalar>.self, capacity: inputCount) { column in
+        for v in 0..<vectors {
+          for k in 0..<inputCount { column.initializeElement(at: k, to: rows.vector(k, v)) }
+          network.sort(column.baseAddress!)
+          let lower = column[(inputCount - 1) / 2]
+          rows.set(inputCount, v, kind == .lower ? lower : (lower + column[inputCount / 2]) * 0.5)
+        }
+      }
+    case .affine(let weights):
+      for v in 0..<vectors {
+        var sum = SIMD8<Scalar>.zero
+        for k in 0..<inputCount { sum.addProduct(SIMD8(repeating: Scalar(weights[k])), rows.vector(k, v)) }
+        rows.set(inputCount, v, sum)
+      }
+    }
+  }
+
+  @inline(__always)
+  private func gram<Element: KernelElement>(
+    _: Element.Type, _ inputs: KernelInputs, _ from: Int, _ count: Int, _ pairs: RowPairs, _ sums: UnsafeMutablePointer<Double>,
+    _ workspace: UnsafeMutableRawPointer
+  ) {
+    typealias Scalar = Element.Arithmetic
+    let inputCount = inputs.count
+    // One row before the u_i, so that the centre can be row 0 of the products.
+    let all = Rows<Scalar>(workspace)
+    let rows = Rows<Scalar>(workspace + KernelGeometry.chunk * MemoryLayout<Scalar>.size)
+    var start = 0
+    while start < count {
+      let length = min(KernelGeometry.chunk, count - start)
+      load(Element.self, inputs, from + start, length, rows)
+      let vectors = 2 * ((length + 15) / 16)
+      for v in 0..<vectors {
+        let center = rows.vector(inputCount, v)
+        all.set(0, v, center)
+        for k in 0..<inputCount { rows.set(k, v, rows.vector(k, v) - center) }
+      }
+      pairs.pairs.withUnsafeBufferPointer { list in
+        all.addDotProducts(list.baseAddress!, list.count, vectors: vectors, sums)
+      }
+      start += length
+    }
+  }
+
+  @inline(__always)
+  private func combine<In: KernelElement, Out: KernelElement>(
+    _: In.Type, _: Out.Type, _ call: Call
+  ) where In.Arithmetic == Out.Arithmetic {
+    typealias Scalar = In.Arithmetic
+    let (inputs, from, count, beta, coefficients, addition, output, workspace) = call
+    let inputCount = inputs.count
+    let rows = Rows<Scalar>(workspace)
+    var start = 0
+    while start < count {
+      let length = min(KernelGeometry.chunk, count - start)
+      load(In.self, inputs, from + start, length, rows)
+      let result = inputCount + 1
+      for v in 0..<(2 * ((length + 15) / 16)) {
+        var sum = rows.vector(inputCount, v) * SIMD8(repeating: Scalar(beta))
+        for k in 0..<inputCount { sum.addProduct(SIMD8(repeating: Scalar(coefficients[k])), rows.vector(k, v)) }
+        rows.set(result, v, sum)
+      }
+      for tile in 0..<((length + 15) / 16) {
+        var lanes = Lanes(low: rows.vector(result, 2 * tile), high: rows.vector(result, 2 * tile + 1))
+        let kept = min(16, length - tile * 16)
+        if let addition { lanes = added(In.self, lanes, addition + start + tile * 16, kept) }
+        if kept == 16 {
+          Out.store(lanes, output, (start + tile * 16) * Out.size)
+        } else {
+          withUnsafeTemporaryAllocation(byteCount: 16 * Out.size, alignment: 64) { padded in
+            Out.store(lanes, padded.baseAddress!, 0)
+            (output + (start + tile * 16) * Out.size).copyMemory(from: padded.baseAddress!, byteCount: kept * Out.size)
+          }
+        }
+      }
+      start += length
+    }
+  }
+
+  /// lanes + addition[0..<kept]. The addition goes through the element's own order inside a 16 (BF16 is not in memory order),
+  /// so it is stored as an element-ordered F32 or F64 tile first; only the wide types have one.
+  @inline(__always)
+  private func added<Element: KernelElement>(
+    _: Element.Type, _ lanes: Lanes<Element.Arithmetic>, _ addition: UnsafePointer<Double>, _ kept: Int
+  ) -> Lanes<Element.Arithmetic> {
+    precondition(Element.Arithmetic.self == Double.self, "an addition needs F32 or F64 inputs")
+    var sum = lanes
+    for i in 0..<min(8, kept) { sum.low[i] += Element.Arithmetic(addition[i]) }
+    for i in 8..<max(8, kept) { sum.high[i - 8] += Element.Arithmetic(addition[i]) }
+    return sum
+  }
+}
+
+/// Batcher's odd-even merge network for any number of values: a fixed list of compare-and-exchange steps.
+public struct SortingNetwork: Sendable {
+  private let steps: [(Int32, Int32)]
+
+  public init(count: Int) {
+    var steps: [(Int32, Int32)] = []
+    var p = 1
+    while p < count {
+      var k = p
+      while k >= 1 {
+        for j in stride(from: k % p, to: count - k, by: 2 * k) {
+          for i in 0..<min(k, count - j - k) where (i + j) / (2 * p) == (i + j + k) / (2 * p) {
+            steps.append((Int32(i + j), Int32(i + j + k)))
+          }
+        }
+        k /= 2
+      }
+      p *= 2
+    }
+    self.steps = steps
+  }
+
+  @inline(__always)
+  func sort<Scalar: ArithmeticScalar>(_ column: UnsafeMutablePointer<SIMD8<Scalar>>) {
+    for (i, j) in steps {
+      let (lesser, greater) = Scalar.ordered(column[Int(i)], column[Int(j)])
+      column[Int(i)] = lesser
+      column[Int(j)] = greater
+    }
+  }
+}

@@ -1,0 +1,108 @@
+// How a kernel reads and writes 16 elements of a storage type as two vectors of its arithmetic type.
+//
+// F16 and BF16 are computed in binary32, F32 and F64 in binary64. BF16 is widened by pairs, one shift and one mask on 32-bit
+// words, so its two vectors hold the even and the odd elements: kernels may not depend on the order inside a 16, and store()
+// undoes it. Loads are unaligned.
+
+/// Two vectors: 16 elements in arithmetic type.
+struct Lanes<Scalar: ArithmeticScalar> {
+  var low: SIMD8<Scalar>
+  var high: SIMD8<Scalar>
+}
+
+/// A storage type that the fused kernels read directly.
+protocol KernelElement {
+  associatedtype Arithmetic: ArithmeticScalar
+  static var size: Int { get }
+  /// Elements at byte offset `offset` and the 15 after it.
+  static func load(_ source: UnsafeRawPointer, _ offset: Int) -> Lanes<Arithmetic>
+  /// Round to nearest-even and store 16 elements at byte offset `offset`.
+  static func store(_ lanes: Lanes<Arithmetic>, _ target: UnsafeMutableRawPointer, _ offset: Int)
+}
+
+enum F32Element: KernelElement {
+  static var size: Int { 4 }
+
+  @inline(__always)
+  static func load(_ source: UnsafeRawPointer, _ offset: Int) -> Lanes<Double> {
+    Lanes(
+      low: SIMD8<Double>(source.loadUnaligned(fromByteOffset: offset, as: SIMD8<Float>.self)),
+      high: SIMD8<Double>(source.loadUnaligned(fromByteOffset: offset + 32, as: SIMD8<Float>.self)))
+  }
+
+  @inline(__always)
+  static func store(_ lanes: Lanes<Double>, _ target: UnsafeMutableRawPointer, _ offset: Int) {
+    target.storeBytes(of: SIMD8<Float>(lanes.low), toByteOffset: offset, as: SIMD8<Float>.self)
+    target.storeBytes(of: SIMD8<Float>(lanes.high), toByteOffset: offset + 32, as: SIMD8<Float>.self)
+  }
+}
+
+enum F64Element: KernelElement {
+  static var size: Int { 8 }
+
+  @inline(__always)
+  static func load(_ source: UnsafeRawPointer, _ offset: Int) -> Lanes<Double> {
+    Lanes(
+      low: source.loadUnaligned(fromByteOffset: offset, as: SIMD8<Double>.self),
+      high: source.loadUnaligned(fromByteOffset: offset + 64, as: SIMD8<Double>.self))
+  }
+
+  @inline(__always)
+  static func store(_ lanes: Lanes<Double>, _ target: UnsafeMutableRawPointer, _ offset: Int) {
+    target.storeBytes(of: lanes.low, toByteOffset: offset, as: SIMD8<Double>.self)
+    target.storeBytes(of: lanes.high, toByteOffset: offset + 64, as: SIMD8<Double>.self)
+  }
+}
+
+enum F16Element: KernelElement {
+  static var size: Int { 2 }
+
+  @inline(__always)
+  static func load(_ source: UnsafeRawPointer, _ offset: Int) -> Lanes<Float> {
+    Lanes(
+      low: SIMD8<Float>(source.loadUnaligned(fromByteOffset: offset, as: SIMD8<Float16>.self)),
+      high: SIMD8<Float>(source.loadUnaligned(fromByteOffset: offset + 16, as: SIMD8<Float16>.self)))
+  }
+
+  @inline(__always)
+  static func store(_ lanes: Lanes<Float>, _ target: UnsafeMutableRawPointer, _ offset: Int) {
+    target.storeBytes(of: SIMD8<Float16>(lanes.low), toByteOffset: offset, as: SIMD8<Float16>.self)
+    target.storeBytes(of: SIMD8<Float16>(lanes.high), toByteOffset: offset + 16, as: SIMD8<Float16>.self)
+  }
+}
+
+enum BF16Element: KernelElement {
+  static var size: Int { 2 }
+
+  @inline(__always)
+  static func load(_ source: UnsafeRawPointer, _ offset: Int) -> Lanes<Float> {
+    let pairs = source.loadUnaligned(fromByteOffset: offset, as: SIMD8<UInt32>.self)
+    return Lanes(
+      low: unsafeBitCast(pairs &<< 16, to: SIMD8<Float>.self),
+      high: unsafeBitCast(pairs & 0xFFFF_0000, to: SIMD8<Float>.self))
+  }
+
+  @inline(__always)
+  static func store(_ lanes: Lanes<Float>, _ target: UnsafeMutableRawPointer, _ offset: Int) {
+    let pairs = (rounded(lanes.low) &>> 16) | (rounded(lanes.high) & 0xFFFF_0000)
+    target.storeBytes(of: pairs, toByteOffset: offset, as: SIMD8<UInt32>.self)
+  }
+
+  /// binary32 whose upper half is the nearest bfloat16 (ties to even, quiet NaN).
+  @inline(__always)
+  private static func rounded(_ values: SIMD8<Float>) -> SIMD8<UInt32> {
+    let bits = unsafeBitCast(values, to: SIMD8<UInt32>.self)
+    let nearest = bits &+ 0x7FFF &+ ((bits &>> 16) & 1)
+    return nearest.replacing(with: bits | 0x0040_0000, where: values .!= values)
+  }
+}
+
+/// Sum of the 8 lanes of a vector in binary64, by halves: a fixed order on every CPU.
+@inline(__always)
+func laneSum<Scalar: ArithmeticScalar>(_ values: SIMD8<Scalar>) -> Double {
+  let s04 = Double(values[0]) + Double(values[4])
+  let s15 = Double(values[1]) + Double(values[5])
+  let s26 = Double(values[2]) + Double(values[6])
+  let s37 = Double(values[3]) + Double(values[7])
+  return (s04 + s26) + (s15 + s37)
+}

@@ -1,0 +1,113 @@
+import JSON
+import MergeEngine
+import MergeMethods
+import Platform
+import TensorKernels
+import Testing
+
+/// What the executor does around a method: ranges, values that are not finite, sums that leave the range, cancellation.
+@Suite struct ExecutorTests {
+  private struct Outcome {
+    let values: [Float]
+    let result: TensorResult
+  }
+
+  /// Merge arrays in memory, stored as `dtype`.
+  private func merge(
+    _ method: String, _ parameters: [JSON.Member] = [], _ inputs: [[Float]], dtype: DType = .f32, output: DType = .f32,
+    hasBase: Bool = true, policy: NonFinitePolicy = .error, threads: Int = 2
+  ) throws(Failure) -> Outcome {
+    let count = inputs[0].count
+    let stored = inputs.map { Stored(name: "", shape: [count], values: $0, dtype: dtype).bytes }
+    let buffers = stored.map { bytes -> UnsafeMutableRawPointer in
+      let buffer = UnsafeMutableRawPointer.allocate(byteCount: max(1, bytes.count), alignment: 64)
+      bytes.withUnsafeBytes { if let start = $0.baseAddress { buffer.copyMemory(from: start, byteCount: bytes.count) } }
+      return buffer
+    }
+    let out = UnsafeMutableRawPointer.allocate(byteCount: max(1, count * 8), alignment: 64)
+    defer { for buffer in buffers + [out] { buffer.deallocate() } }
+    let program = try Registry.make(try Registry.method(named: method), parameters)
+    let task = TensorTask(
+      context: TensorContext(name: "w", shape: [count], modelCount: inputs.count - (hasBase ? 1 : 0), hasBase: hasBase),
+      inputs: buffers.map { .memory(UnsafeRawPointer($0), dtype) }, inputNames: inputs.indices.map { "input \($0)" },
+      output: .memory(out), outputType: output, method: program, policy: policy)
+    var result: TensorResult?
+    try Executor(tasks: [task], threads: threads, memory: nil, control: ExecutionControl()) { result = $1 }.run()
+    var values = [Float](repeating: 0, count: count)
+    values.withUnsafeMutableBytes { if count > 0 { Cast.convert(out, output, count: count, into: $0.baseAddress!, .f32) } }
+    return Outcome(values: values, result: result!)
+  }
+
+  private func number(_ outcome: Outcome, _ key: String) -> Double? {
+    outcome.result.decision.entries.first { $0.key == key }?.value.double
+  }
+
+  @Test(arguments: [0, 1, 2, 1023, 1025, 4096])
+  func lengthsAtTheEdges(count: Int) throws {
+    var generator = Generator(UInt64(count))
+    let base = generator.floats(count)
+    let model = generator.floats(count)
+    let outcome = try merge("task_arithmetic", [.init(key: "lambda", value: 0.25)], [base, model])
+    for i in 0..<count {
+      // Two exact binary64 operations and one rounding.
+      #expect(outcome.values[i] == Float(Double(base[i]) + 0.25 * (Double(model[i]) - Double(base[i]))))
+    }
+  }
+
+  @Test(arguments: [-30, -25, 0, 12, 18])
+  func bfloat16SumsThatLeaveTheRangeOfBinary32AreTakenAgain(exponent: Int) throws {
+    var generator = Generator(11)
+    var scale: Float = 1
+    for _ in 0..<abs(exponent) { scale *= exponent < 0 ? 0.125 : 8 }
+    let inputs = (0..<4).map { _ in generator.floats(500).map { $0 * scale } }
+    let plain = try merge("model_stock", [], inputs.map { $0.map { $0 / scale } }, dtype: .bf16, output: .bf16)
+    let scaled = try merge("model_stock", [], inputs, dtype: .bf16, output: .bf16)
+    // A power of two moves no digit; binary32 sums differ from binary64 ones by at most 64 roundings in 500 products.
+    #expect((number(plain, "t")! - number(scaled, "t")!).magnitude < 1e-5)
+    #expect(zip(plain.values, scaled.values).allSatisfy { ($0 * scale - $1).magnitude <= $1.magnitude * 0x1p-7 })
+  }
+
+  @Test func theFirstBadElementIsNamed() throws {
+    var inputs = (0..<3).map { _ in [Float](repeating: 1, count: 3000) }
+    inputs[2][2500] = .infinity
+    inputs[1][2600] = .nan
+    for method in ["linear", "yoyo_fusion"] {
+      let failure = #expect(throws: Failure.self) { try merge(method, [], inputs, hasBase: false) }
+      #expect(failure?.status == .nonFinite)
+      #expect(failure?.message.contains("'w' of input 2") == true && failure?.message.contains("element 2500") == true)
+    }
+  }
+
+  @Test func equalInputsAreCopiedWhateverTheyHold() throws {
+    let values: [Float] = [1, .nan, -.infinity, -0.0]
+    for method in ["linear", "model_stock", "yoyo_fusion"] {
+      let outcome = try merge(method, [], [values, values, values], hasBase: method == "model_stock")
+      #expect(outcome.values.map(\.bitPattern) == values.map(\.bitPattern))
+      #expect(outcome.result.copied && !outcome.result.decision.warnings.isEmpty)
+    }
+  }
+
+  @Test func ignoringPassesBadValuesThroughElementwiseMethods() throws {
+    let outcome = try merge("linear", [], [[1, .nan, 3], [1, 2, 5]], hasBase: false, policy: .ignore)
+    #expect(outcome.values[0] == 1 && outcome.values[1].isNaN && outcome.values[2] == 4)
+    let warned = try merge("linear", [], [[1, .nan, 3], [1, 2, 5]], hasBase: false, policy: .warn)
+    #expect(!warned.result.decision.warnings.isEmpty)
+  }
+
+  @Test(arguments: [DType.f16, .bf16, .f8e5m2])
+  func resultsThatDoNotFitAreCounted(output: DType) throws {
+    let outcome = try merge(
+      "task_arithmetic", [.init(key: "lambda", value: 3.0e38)], [[0, 0, 0], [1, 2, 0]], output: output)
+    #expect(outcome.result.decision.entries.contains { $0.key == "overflowed" && ($0.value.int ?? 0) > 0 })
+    #expect(outcome.values[1].isInfinite && outcome.values[2] == 0)
+  }
+
+  @Test func aCancelledRunSaysSo() throws {
+    let control = ExecutionControl()
+    control.cancel()
+    let failure = #expect(throws: Failure.self) {
+      try Executor(tasks: [], threads: 3, memory: nil, control: control) { _, _ in }.run()
+    }
+    #expect(failure?.status == .cancelled)
+  }
+}

@@ -1,0 +1,118 @@
+import JSON
+import MergeEngine
+import Platform
+import TensorKernels
+import Testing
+
+@Suite struct PlanTests {
+  private func plan(_ family: Family, _ recipe: JSON) throws(Failure) -> JSON {
+    let job = try Job(recipe: recipe, outputPath: nil, options: JobOptions())
+    return try JSON.parse(Array(job.planText.utf8), source: "plan")
+  }
+
+  private func tensor(_ plan: JSON, _ name: String) -> JSON? { plan["tensors"]?.array?.first { $0["name"]?.string == name } }
+
+  @Test func namesEveryInputTensorAndByte() throws {
+    let family = try Family()
+    let json = try plan(family, family.recipe("model_stock"))
+    #expect(json["inputs"]?.array?.count == 4)
+    #expect(json["donor"]?.string == family.folder("base"))
+    #expect(json["tensors"]?.array?.count == 6)
+    #expect(tensor(json, "ids")?["action"]?.string == "copy")
+    #expect(tensor(json, "layers.0.w")?["inputs"]?.array?.count == 4)
+    #expect(json["bytes_to_write"]?.int == (Family.large.reduce(1, *) + 2 * 17 * 33 + 33 + 1) * 4 + 24)
+  }
+
+  @Test func aPlanWithoutOutputCannotRun() throws {
+    let family = try Family()
+    let job = try Job(recipe: family.recipe("linear"), outputPath: nil, options: JobOptions())
+    #expect(throws: Failure.self) { try job.run() }
+  }
+
+  // MARK: - Tensors that differ
+
+  private func odd(_ tensors: [Stored]) throws(Failure) -> Family {
+    let family = try Family(models: 2)
+    try FileSystem.remove(family.folder("model-1"))
+    try write(tensors, to: family.folder("model-1"))
+    return family
+  }
+
+  private func usual(except names: Set<String>) -> [Stored] {
+    var generator = Generator(3)
+    let shapes: [(String, [Int])] = [
+      ("embed.weight", Family.large), ("layers.0.w", [17, 33]), ("layers.0.b", [33]), ("layers.1.w", [17, 33]), ("scale", []),
+    ]
+    return shapes.filter { !names.contains($0.0) }.map {
+      Stored(name: $0.0, shape: $0.1, values: generator.floats($0.1.reduce(1, *)))
+    } + [Stored(name: "ids", shape: [3], values: [1, 2, 3], dtype: .i64)]
+  }
+
+  @Test func aMissingTensorIsRefusedCopiedOrMergedFromTheRest() throws {
+    let family = try odd(usual(except: ["layers.0.b"]))
+    let failure = #expect(throws: Failure.self) { try plan(family, family.recipe("linear")) }
+    #expect(failure?.status == .missingTensor)
+    #expect(failure?.message.contains("layers.0.b") == true && failure?.message.contains("model-1") == true)
+    let copied = try plan(family, family.recipe("linear", adding: [.init(key: "on_missing", value: "base")]))
+    #expect(tensor(copied, "layers.0.b")?["action"]?.string == "copy")
+    let rest = try plan(family, family.recipe("linear", adding: [.init(key: "on_missing", value: "available")]))
+    #expect(tensor(rest, "layers.0.b")?["inputs"]?.array == [1])
+    #expect(rest["warnings"]?.array?.isEmpty == false)
+  }
+
+  @Test func extraTensorsAreNamedAndKeptOnlyWhenAsked() throws {
+    let family = try odd(usual(except: []) + [Stored(name: "new.head", shape: [2], values: [1, 2])])
+    let dropped = try plan(family, family.recipe("linear"))
+    #expect(tensor(dropped, "new.head") == nil)
+    #expect(dropped["warnings"]?.array?.contains { $0.string?.contains("new.head") == true } == true)
+    let kept = try plan(family, family.recipe("linear", adding: [.init(key: "extras", value: "keep")]))
+    #expect(tensor(kept, "new.head")?["action"]?.string == "copy")
+  }
+
+  @Test func anotherShapeIsRefusedCopiedOrCropped() throws {
+    let shape = [Family.large[0] + 5, Family.large[1] - 2]
+    let wide = Stored(name: "embed.weight", shape: shape, values: [Float](repeating: 2, count: shape[0] * shape[1]))
+    let family = try odd(usual(except: ["embed.weight"]) + [wide])
+    let failure = #expect(throws: Failure.self) { try plan(family, family.recipe("linear")) }
+    #expect(failure?.status == .shape)
+    #expect(failure?.message.contains("embed.weight") == true)
+    let copied = try plan(family, family.recipe("linear", adding: [.init(key: "on_shape_mismatch", value: "base")]))
+    #expect(tensor(copied, "embed.weight")?["action"]?.string == "copy")
+    let crop = family.recipe("linear", adding: [.init(key: "on_shape_mismatch", value: "crop")])
+    #expect(tensor(try plan(family, crop), "embed.weight")?["shape"]?.array == [.int(Family.large[0]), .int(shape[1])])
+    try family.merge(crop, to: "out")
+    let merged = try floats(of: "embed.weight", in: family.folder("out"))
+    let model = try floats(of: "embed.weight", in: family.folder("model-0"))
+    for row in [0, 7, Family.large[0] - 1] {
+      for column in [0, shape[1] - 1] {
+        let expected = (Double(model[row * Family.large[1] + column]) + 2) / 2
+        #expect(merged[row * shape[1] + column] == Float(expected))
+      }
+    }
+  }
+
+  @Test func mixedFloatAndIntegerIsRefused() throws {
+    let family = try odd(usual(except: ["scale"]) + [Stored(name: "scale", shape: [], values: [1], dtype: .i64)])
+    let failure = #expect(throws: Failure.self) { try plan(family, family.recipe("linear")) }
+    #expect(failure?.status == .dtype)
+  }
+
+  @Test func tooLittleMemoryIsRefusedByThePlan() throws {
+    let family = try Family()
+    var options = JobOptions()
+    options.maxMemory = 1000
+    let failure = #expect(throws: Failure.self) { try Job(recipe: family.recipe("linear"), outputPath: nil, options: options) }
+    #expect(failure?.status == .memory)
+  }
+
+  @Test func theBaseAmongTheModelsCountsOnce() throws {
+    let family = try Family(models: 1)
+    let list: JSON = [["model": .string(family.folder("base"))], ["model": .string(family.folder("model-0"))]]
+    let recipe: JSON = [
+      "merge_method": "slerp", "base_model": .string(family.folder("base")), "models": list, "parameters": ["t": 0.3],
+    ]
+    #expect(try plan(family, recipe)["inputs"]?.array?.count == 2)
+    let linear: JSON = ["merge_method": "linear", "base_model": .string(family.folder("base")), "models": list]
+    #expect(tensor(try plan(family, linear), "scale")?["inputs"]?.array?.count == 2)
+  }
+}

@@ -1,0 +1,159 @@
+"""One sp_job: made from a recipe, planned, run in a thread of its own while the caller's thread watches it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from . import _abi
+from ._lib import c_path, c_text, call, lib, text
+from ._values import check_int32, parse_size, to_json
+from .plans import Plan
+from .recipes import Recipe
+
+_POLL_SECONDS: Final = 0.05
+_PHASES: Final = ("planned", "merging", "finishing", "done", "failed")
+
+
+class JobOptions(NamedTuple):
+    """How a job runs; see `stockpot.merge` for what each means."""
+
+    threads: int = 0
+    max_memory: int | str | None = None
+    shard_size: int | str | None = None
+    overwrite: bool = False
+    resume: bool = False
+    strict: bool = False
+
+    def struct(self, recipe_text: str) -> _abi.JobOptions:
+        """The options as the library takes them.
+
+        Raises:
+            ArgumentError: a number or size that cannot be.
+        """
+        return _abi.JobOptions(
+            struct_size=ctypes.sizeof(_abi.JobOptions),
+            threads=check_int32(self.threads, "threads"),
+            max_memory=parse_size(self.max_memory, "max_memory"),
+            shard_size=parse_size(self.shard_size, "shard_size"),
+            overwrite=int(bool(self.overwrite)),
+            resume=int(bool(self.resume)),
+            strict=int(bool(self.strict)),
+            recipe_text=c_text(recipe_text, "the recipe"),
+        )
+
+
+class Progress(NamedTuple):
+    """How far a merge is.
+
+    Attributes:
+        phase: "planned", "merging", "finishing", "done" or "failed".
+        tensors_done: tensors written, of `tensors_total`.
+        tensors_total: tensors of the output.
+        bytes_done: bytes of output tensors written, of `bytes_total`.
+        bytes_total: bytes of all output tensors.
+        tensor: name of the tensor begun last.
+    """
+
+    phase: str
+    tensors_done: int
+    tensors_total: int
+    bytes_done: int
+    bytes_total: int
+    tensor: str
+
+
+class Job:
+    """An sp_job, as a context manager that frees it.
+
+    Args:
+        recipe: what to merge.
+        output: the folder or .safetensors file to make; None only to plan.
+        options: how.
+
+    Raises:
+        StockpotError: whatever is wrong with recipe, inputs or output; see `stockpot.merge`.
+    """
+
+    def __init__(self, recipe: Recipe, output: str | os.PathLike[str] | None, options: JobOptions) -> None:
+        self._pointer = _abi.Job()
+        call(
+            "sp_job_create",
+            to_json(recipe.value, "", "SP_E_RECIPE"),
+            None if output is None else c_path(output),
+            ctypes.byref(options.struct(recipe.text)),
+            ctypes.byref(self._pointer),
+        )
+        self._free = weakref.finalize(self, lib().sp_job_free, self._pointer)
+
+    def __enter__(self) -> Job:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._free()
+
+    def plan(self) -> Plan:
+        """What the job will do."""
+        return Plan.from_json(text(lib().sp_job_plan_json(self._pointer)))
+
+    def progress(self) -> Progress:
+        """How far it is."""
+        raw = _abi.Progress(struct_size=ctypes.sizeof(_abi.Progress))
+        lib().sp_job_progress(self._pointer, ctypes.byref(raw))
+        phase = _PHASES[raw.phase] if 0 <= raw.phase < len(_PHASES) else str(raw.phase)
+        done = (raw.tensors_done, raw.tensors_total, raw.bytes_done, raw.bytes_total)
+        return Progress(phase, *done, raw.tensor.decode("utf-8", "replace"))
+
+    def run(self, watch: Callable[[Progress], object] | None) -> str:
+        """Run the job and return its report as JSON.
+
+        The library works in another thread; this one stays free for signals and for `watch`. Whatever is raised here
+        meanwhile, Ctrl-C first of all, cancels the job, waits for it to stop (a block's time) and passes on.
+
+        Args:
+            watch: called about 20 times a second, and once at the end of a run that succeeded.
+
+        Raises:
+            StockpotError: why the run failed.
+        """
+        outcome: list[BaseException] = []
+        finished = threading.Event()
+
+        def work() -> None:
+            try:
+                call("sp_job_run", self._pointer, _abi.ProgressFunction(), None)
+            except BaseException as error:  # handed to the thread that waits
+                outcome.append(error)
+            finally:
+                finished.set()
+
+        worker = threading.Thread(target=work, name="stockpot-merge", daemon=True)
+        try:
+            worker.start()
+            while not finished.wait(_POLL_SECONDS):
+                if watch is not None:
+                    watch(self.progress())
+        except BaseException:
+            # A start that was interrupted may still become a thread, which then finds its job cancelled.
+            self._stop(finished, None if worker.ident is not None else 1.0)
+            raise
+        worker.join()
+        if outcome:
+            raise outcome[0]
+        if watch is not None:
+            watch(self.progress())
+        return text(lib().sp_job_report_json(self._pointer))
+
+    def _stop(self, finished: threading.Event, timeout: float | None) -> None:
+        """Cancel, and wait even through further Ctrl-C: the job must not be freed under the library's feet."""
+        while True:
+            try:
+                lib().sp_job_cancel(self._pointer)
+                finished.wait(timeout)
+            except KeyboardInterrupt:
+                continue
+            return

@@ -1,0 +1,241 @@
+"""Plain-text output of the command line: sizes in words, aligned tables, plans, methods and checkpoints."""
+
+from __future__ import annotations
+
+import collections
+import math
+import textwrap
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ._signatures import describe_range, model_range
+
+if TYPE_CHECKING:
+    from ._signatures import Schema
+    from .checkpoints import Checkpoint, TensorInfo
+    from .plans import MergeResult, Plan
+
+_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+_WIDTH = 100
+_LARGEST = 5
+_BASE_WORDS = {"required": "required", "optional": "optional", "donor": "names and config only"}
+
+
+def size(count: float) -> str:
+    """A number of bytes in words: 828720 is "829 kB". Units are powers of 1000."""
+    value, unit = float(count), 0
+    while value >= 999.5 and unit < len(_UNITS) - 1:
+        value, unit = value / 1000, unit + 1
+    return f"{value:.3g} {_UNITS[unit]}"
+
+
+def table(rows: Iterable[Sequence[Any]], header: Sequence[str] = (), indent: str = "") -> str:
+    """Align columns, numbers to the right; a column without content is left out."""
+    body = [[str(cell) for cell in row] for row in rows]
+    if not body:
+        return ""
+    used = [any(row[column] for row in body) for column in range(len(body[0]))]
+    cells = [
+        [cell for cell, keep in zip(row, used, strict=True) if keep]
+        for row in ([list(header)] if header else []) + body
+    ]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    numeric = [
+        all(row[column][:1].isdigit() for row in cells[bool(header) :]) and len(cells) > bool(header)
+        for column in range(len(cells[0]))
+    ]
+    lines = []
+    for row in cells:
+        padded = [
+            text.rjust(width) if right else text.ljust(width)
+            for text, width, right in zip(row, widths, numeric, strict=True)
+        ]
+        lines.append(indent + "  ".join(padded).rstrip())
+    return "\n".join(lines)
+
+
+def plan_text(plan: Plan, tensors: bool = False) -> str:
+    """A plan for people: method, inputs, output files and costs; every tensor only if asked for."""
+    copied = sum(tensor.get("action") == "copy" for tensor in plan.tensors)
+    read, written = size(plan.bytes_to_read), size(plan.bytes_to_write)
+    free = "" if plan.free_disk is None else f" ({size(plan.free_disk)} free)"
+    side = plan.get("side_files") or {}
+    facts = [
+        ("method", plan.method),
+        ("tensors", f"{len(plan.tensors)}: {len(plan.tensors) - copied} merged, {copied} copied"),
+        ("to read", read),
+        ("to write", written + free),
+        ("memory", size(plan.memory)),
+        ("threads", str(plan.threads)),
+    ]
+    if plan.output is not None:
+        facts.insert(0, ("output", str(plan.output)))
+    if plan.donor:
+        facts.append(("config from", plan.donor))
+    for label, key in (("also copied", "carried"), ("left behind", "left")):
+        names = [str(name) for name in side.get(key) or ()]
+        if names:
+            facts.append((label, _listed(names)))
+    rows = [
+        (i.get("role", ""), i.get("tensors", ""), size(i.get("bytes") or 0), i.get("path", ""), _settings(i))
+        for i in plan.inputs
+    ]
+    parts = [table(facts), "", "inputs", table(rows, ("role", "tensors", "size", "path", "parameters"), "  ")]
+    files = [(f.get("name", ""), _count(f.get("tensors")), size(f.get("bytes") or 0)) for f in plan.files]
+    parts += ["", "output files", table(files, ("name", "tensors", "size"), "  ")]
+    if tensors:
+        rows_of_tensors = [
+            (
+                t.get("name"),
+                t.get("dtype"),
+                _shape(t.get("shape") or ()),
+                t.get("action"),
+                t.get("file"),
+                t.get("note") or "",
+            )
+            for t in plan.tensors
+        ]
+        parts += [
+            "",
+            "tensors",
+            table(rows_of_tensors, ("name", "dtype", "shape", "action", "file", "note"), "  "),
+        ]
+    return "\n".join(parts)
+
+
+def result_text(result: MergeResult) -> str:
+    """A merge that succeeded, for people: counts, speed, and where output and report are."""
+    rate = f", {result.gigabytes_per_second:.3g} GB/s" if result.seconds > 0 else ""
+    merged, copied = result.summary.get("merged"), result.summary.get("copied")
+    kinds = "" if merged is None or copied is None else f" ({merged} merged, {copied} copied)"
+    lines = [
+        f"{result.tensors} tensors{kinds}, {size(result.bytes_written)} in {result.seconds:.3g} s{rate}",
+        f"output: {result.path}",
+    ]
+    if result.report_path is not None:
+        lines.append(f"report: {result.report_path}")
+    return "\n".join(lines)
+
+
+def methods_text(schemas: Iterable[Schema]) -> str:
+    """The methods there are, one line each."""
+    rows = [
+        (
+            schema["name"],
+            schema["family"],
+            _BASE_WORDS.get(schema["inputs"]["base"], ""),
+            model_range(schema),
+            schema["title"],
+        )
+        for schema in schemas
+    ]
+    return table(rows, ("name", "family", "base model", "models", "title"))
+
+
+def method_text(schema: Schema) -> str:
+    """Everything that is known of one method."""
+    base = _BASE_WORDS.get(schema["inputs"]["base"], schema["inputs"]["base"])
+    parts = [
+        f"{schema['name']}: {schema['title']}",
+        "",
+        textwrap.fill(schema["summary"], _WIDTH),
+        "",
+        f"models: {model_range(schema)}   base model: {base}   family: {schema['family']}",
+        "",
+        "parameters",
+    ]
+    for parameter in schema["parameters"]:
+        default = parameter.get("default")
+        facts = [parameter["type"], describe_range(parameter)]
+        facts.append("one per model" if parameter.get("per_model") else "")
+        if default is not None:
+            facts.append(f"default {default}" if isinstance(default, str) else f"default {_json(default)}")
+        else:
+            facts.append("required" if parameter.get("required") else "optional")
+        parts.append(f"  {parameter['name']}  ({'; '.join(fact for fact in facts if fact)})")
+        for paragraph in (parameter["summary"], parameter.get("source", "")):
+            if paragraph:
+                parts.append(textwrap.fill(paragraph, _WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6))
+    if schema["reports"]:
+        reports = "reports, for each tensor: " + ", ".join(schema["reports"])
+        parts += ["", textwrap.fill(reports, _WIDTH)]
+    if schema["citation"]:
+        parts += ["", textwrap.fill(f"source: {schema['citation']}", _WIDTH)]
+    return "\n".join(parts)
+
+
+def checkpoint_json(checkpoint: Checkpoint, tensors: bool = False) -> dict[str, Any]:
+    """What a checkpoint holds, as plain values."""
+    infos = checkpoint.infos()
+    by_dtype: dict[str, dict[str, int]] = collections.defaultdict(lambda: {"tensors": 0, "parameters": 0, "bytes": 0})
+    by_file: dict[str, dict[str, int]] = collections.defaultdict(lambda: {"tensors": 0, "bytes": 0})
+    for info in infos:
+        for counts in (by_dtype[info.dtype], by_file[str(info.file)]):
+            counts["tensors"] += 1
+            counts["bytes"] += info.nbytes
+        by_dtype[info.dtype]["parameters"] += math.prod(info.shape)
+    result: dict[str, Any] = {
+        "path": str(checkpoint.path),
+        "tensors": len(infos),
+        "parameters": sum(counts["parameters"] for counts in by_dtype.values()),
+        "bytes": checkpoint.nbytes,
+        "dtypes": dict(sorted(by_dtype.items(), key=lambda item: -item[1]["bytes"])),
+        "files": dict(sorted(by_file.items())),
+        "largest": [_info_json(info) for info in sorted(infos, key=lambda info: (-info.nbytes, info.name))[:_LARGEST]],
+        "metadata": checkpoint.metadata,
+    }
+    if tensors:
+        result["tensor_list"] = [_info_json(info) for info in infos]
+    return result
+
+
+def checkpoint_text(found: dict[str, Any]) -> str:
+    """What `checkpoint_json` found, for people."""
+    total = f"{found['tensors']} tensors, {found['parameters']:,} parameters, {size(found['bytes'])}"
+    dtypes = [(name, c["tensors"], f"{c['parameters']:,}", size(c["bytes"])) for name, c in found["dtypes"].items()]
+    files = [(name, c["tensors"], size(c["bytes"])) for name, c in found["files"].items()]
+    parts = [found["path"], total, "", table(dtypes, ("dtype", "tensors", "parameters", "size"), "  ")]
+    parts += ["", table(files, ("file", "tensors", "size"), "  ")]
+    for label, key in (("largest tensor", "largest"), ("tensor", "tensor_list")):
+        if found.get(key):
+            rows = [(t["name"], t["dtype"], _shape(t["shape"]), size(t["bytes"])) for t in found[key]]
+            parts += ["", table(rows, (label, "dtype", "shape", "size"), "  ")]
+    if found["metadata"]:
+        rows_of_metadata = [
+            (key, textwrap.shorten(value, _WIDTH - 20)) for key, value in sorted(found["metadata"].items())
+        ]
+        parts += ["", table(rows_of_metadata, ("metadata", ""), "  ")]
+    return "\n".join(parts)
+
+
+def _info_json(info: TensorInfo) -> dict[str, Any]:
+    return {
+        "name": info.name,
+        "dtype": info.dtype,
+        "shape": list(info.shape),
+        "bytes": info.nbytes,
+        "file": str(info.file),
+    }
+
+
+def _settings(entry: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {_json(value)}" for key, value in (entry.get("parameters") or {}).items())
+
+
+def _json(value: Any) -> str:
+    import json
+
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _shape(shape: Iterable[int]) -> str:
+    return f"[{', '.join(map(str, shape))}]"
+
+
+def _count(value: Any) -> str:
+    return str(len(value)) if isinstance(value, (list, dict)) else str(value or 0)
+
+
+def _listed(names: Sequence[str], most: int = 8) -> str:
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

@@ -1,0 +1,369 @@
+"""The command `stockpot`: merge, plan, methods, inspect.
+
+Errors are one sentence on standard error, "error: ...", with exit status 1, or 2 for a wrong command line; Ctrl-C
+exits with 130. Results go to standard output; progress and warnings to standard error. Heavy modules are imported by
+the commands that need them, so that `stockpot --help` is quick.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from . import __version__
+from .errors import StockpotError
+
+if TYPE_CHECKING:
+    from .plans import Plan
+    from .recipes import Recipe
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+_INTERRUPTED = 130
+
+
+class _Program(click.Group):
+    """A group whose failures all look alike, whoever found them."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run the command line and exit with its status."""
+        if not standalone_mode:
+            return super().main(args, prog_name, complete_var, standalone_mode, **extra)
+        try:
+            status = super().main(args, prog_name, complete_var, False, **extra)
+            sys.stdout.flush()
+        except click.UsageError as error:
+            command = error.ctx.command_path if error.ctx else "stockpot"
+            sentence = error.format_message().rstrip(".?")
+            _error(f"{sentence[:1].lower()}{sentence[1:]}; try '{command} --help'")
+            sys.exit(2)
+        except click.ClickException as error:
+            _error(error.format_message())
+            sys.exit(error.exit_code)
+        except (click.Abort, KeyboardInterrupt):
+            _error("interrupted")
+            sys.exit(_INTERRUPTED)
+        except StockpotError as error:
+            _error(str(error))
+            sys.exit(1)
+        except BrokenPipeError:
+            # The reader has gone (head, less): nothing more can be said, and Python must not try at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+        except (OSError, MemoryError) as error:
+            _error(str(error) or type(error).__name__)
+            sys.exit(1)
+        sys.exit(status if isinstance(status, int) else 0)
+
+
+def _error(message: str) -> None:
+    click.echo(f"error: {message}", err=True)
+
+
+def _warn(message: str) -> None:
+    click.echo(f"warning: {message}", err=True)
+
+
+def _job_options(command: _Command) -> _Command:
+    """The options that `merge` and `plan` share."""
+    options = (
+        click.option("--threads", type=click.IntRange(min=0), default=0, help="Workers; 0 for the usable CPUs."),
+        click.option("--max-memory", metavar="SIZE", help="Most bytes of buffers, such as 2GiB."),
+        click.option("--shard-size", metavar="SIZE", help="Bytes of a shard; default 5GB."),
+        click.option("--strict", is_flag=True, help="Unknown keys and parameters are errors, not warnings."),
+        click.option(
+            "--set",
+            "assignments",
+            metavar="PATH=VALUE",
+            multiple=True,
+            help="Set a value of the recipe, such as parameters.t=0.4 or models.0.parameters.weight=0.3. Repeatable.",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _recipe_options(command: _Command) -> _Command:
+    """The options that stand for a recipe."""
+    options = (
+        click.option("--method", metavar="NAME", help="Merge method: see `stockpot methods`."),
+        click.option("--base", metavar="PATH", help="The base model."),
+        click.option(
+            "-p",
+            "--parameter",
+            "parameters",
+            metavar="NAME=VALUE",
+            multiple=True,
+            help="A parameter of the method, such as solver=qp or weight=[.3,.7]. Repeatable.",
+        ),
+        click.option("--dtype", metavar="NAME", help="Element type of the output; default: the base's."),
+        click.option("--random-seed", type=click.IntRange(min=0), help="Seed of methods that draw; default 0."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.group(cls=_Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, message="stockpot %(version)s")
+def main() -> None:
+    """Merge neural-network checkpoints: exactly, in flat memory, without PyTorch.
+
+    \b
+    Examples:
+      stockpot methods                               which methods there are
+      stockpot methods model_stock                   what one takes, and where it comes from
+      stockpot inspect path/to/model                 what a checkpoint holds
+      stockpot plan recipe.yaml                      what a merge would read, write and need
+      stockpot merge recipe.yaml merged              do it
+      stockpot merge --method model_stock --base B A C D -o merged
+    """
+
+
+@main.command()
+@click.argument("paths", nargs=-1, metavar="RECIPE [OUTPUT] | MODEL...")
+@click.option("-o", "--output", metavar="PATH", help="Folder to make, or a name that ends in .safetensors.")
+@_recipe_options
+@_job_options
+@click.option("--overwrite", is_flag=True, help="Replace an existing output, once the merge has succeeded.")
+@click.option("--resume", is_flag=True, help="Go on from OUTPUT.partial, where its plan is the same.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress and no summary; warnings and errors only.")
+@click.option("--json", "as_json", is_flag=True, help="Print the outcome (or the plan) as JSON on standard output.")
+def merge(
+    paths: tuple[str, ...],
+    output: str | None,
+    method: str | None,
+    base: str | None,
+    parameters: tuple[str, ...],
+    dtype: str | None,
+    random_seed: int | None,
+    threads: int,
+    max_memory: str | None,
+    shard_size: str | None,
+    strict: bool,
+    assignments: tuple[str, ...],
+    overwrite: bool,
+    resume: bool,
+    dry_run: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Merge checkpoints by a recipe, or by --method, --base and models.
+
+    Work happens in OUTPUT.partial, and OUTPUT appears by one rename at the end: after an error or Ctrl-C there is
+    nothing at OUTPUT, and --resume continues.
+
+    \b
+    Examples:
+      stockpot merge recipe.yaml merged
+      stockpot merge recipe.yaml merged --set parameters.t=0.4 --max-memory 2GiB
+      stockpot merge recipe.yaml merged --dry-run            only print the plan
+      stockpot merge --method yoyo_scale --base B A C D -o merged -p solver=qp
+      stockpot merge --method linear A B -o merged.safetensors -p weight=[.3,.7] --dtype bfloat16
+    """
+    models_given = method is not None
+    if not models_given:
+        if len(paths) > 2 or (len(paths) == 2 and output is not None):
+            raise click.UsageError("too many paths: give RECIPE and OUTPUT, or --method with models and -o OUTPUT")
+        output = output if len(paths) < 2 else paths[1]
+        paths = paths[:1]
+    if not paths:
+        raise click.UsageError(
+            "missing MODEL" if models_given else "missing RECIPE: a YAML file, or --method with models"
+        )
+    if output is None and not dry_run:
+        raise click.UsageError("missing OUTPUT: name the folder to make" + (" with -o" if models_given else ""))
+    recipe = _recipe(paths, method, base, parameters, dtype, random_seed, assignments)
+    from ._job import Job, JobOptions
+
+    options = JobOptions(threads, max_memory, shard_size, overwrite, resume, strict)
+    with Job(recipe, output, options) as job:
+        plan = job.plan()
+        for warning in plan.warnings:
+            _warn(warning)
+        if dry_run:
+            _show_plan(plan, as_json, False)
+            return
+        _run(job, plan, str(output), quiet, as_json)
+
+
+def _run(job: Any, plan: Plan, output: str, quiet: bool, as_json: bool) -> None:
+    from pathlib import Path
+
+    from ._tables import result_text
+    from .jobs import run_job
+    from .plans import MergeResult
+
+    try:
+        report = run_job(job, not (quiet or as_json) and sys.stderr.isatty())
+    except KeyboardInterrupt:
+        state = f"{output} is as it was" if Path(output).exists() else f"nothing was left at {output}"
+        _error(f"interrupted; {state}, and the same command with --resume continues")
+        sys.exit(_INTERRUPTED)
+    result = MergeResult(Path(output), plan, report)
+    for warning in result.late_warnings:
+        _warn(warning)
+    if as_json:
+        found = {
+            "output": str(result.path),
+            "report": None if result.report_path is None else str(result.report_path),
+            "method": plan.method,
+            "seconds": result.seconds,
+            "summary": result.summary,
+            "warnings": result.warnings,
+        }
+        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+    elif not quiet:
+        click.echo(result_text(result))
+
+
+@main.command()
+@click.argument("paths", nargs=-1, metavar="RECIPE | MODEL...")
+@_recipe_options
+@_job_options
+@click.option("-o", "--output", metavar="PATH", help="Where the output would be; its disk is then looked at too.")
+@click.option("--tensors", is_flag=True, help="List every tensor.")
+@click.option("--json", "as_json", is_flag=True, help="Print the whole plan as JSON, with every byte range.")
+def plan(
+    paths: tuple[str, ...],
+    method: str | None,
+    base: str | None,
+    parameters: tuple[str, ...],
+    dtype: str | None,
+    random_seed: int | None,
+    threads: int,
+    max_memory: str | None,
+    shard_size: str | None,
+    strict: bool,
+    assignments: tuple[str, ...],
+    output: str | None,
+    tensors: bool,
+    as_json: bool,
+) -> None:
+    """Show what a merge would do: inputs, files, bytes, memory, warnings. Only headers are read; nothing is written.
+
+    \b
+    Examples:
+      stockpot plan recipe.yaml
+      stockpot plan recipe.yaml --tensors
+      stockpot plan recipe.yaml --json > plan.json
+      stockpot plan --method model_stock --base B A C D
+    """
+    if method is None and len(paths) > 1:
+        raise click.UsageError("too many paths: give one RECIPE, or --method with models")
+    recipe = _recipe(paths, method, base, parameters, dtype, random_seed, assignments)
+    from ._job import Job, JobOptions
+
+    with Job(recipe, output, JobOptions(threads, max_memory, shard_size, strict=strict)) as job:
+        found = job.plan()
+    for warning in found.warnings:
+        _warn(warning)
+    _show_plan(found, as_json, tensors)
+
+
+@main.command()
+@click.argument("name", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print the schema of the method, or of all, as JSON.")
+def methods(name: str | None, as_json: bool) -> None:
+    """List the merge methods; with NAME, its parameters, their defaults and ranges, and where it comes from.
+
+    \b
+    Examples:
+      stockpot methods
+      stockpot methods yoyo_scale
+      stockpot methods --json
+    """
+    from . import registry
+    from ._tables import method_text, methods_text
+
+    if name is not None:
+        schema = registry.method_schema(name)
+        click.echo(json.dumps(schema, indent=2, ensure_ascii=False) if as_json else method_text(schema))
+        return
+    schemas = [registry.method_schema(each) for each in registry.methods()]
+    click.echo(json.dumps(schemas, indent=2, ensure_ascii=False) if as_json else methods_text(schemas))
+
+
+@main.command()
+@click.argument("path")
+@click.option("--tensors", is_flag=True, help="List every tensor.")
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+def inspect(path: str, tensors: bool, as_json: bool) -> None:
+    """Show what a checkpoint holds: element types, files, parameters, largest tensors, metadata. No tensor is read.
+
+    \b
+    Examples:
+      stockpot inspect path/to/model
+      stockpot inspect model.safetensors --tensors
+      stockpot inspect path/to/model --json
+    """
+    from ._tables import checkpoint_json, checkpoint_text
+    from .checkpoints import Checkpoint
+
+    with Checkpoint(path) as checkpoint:
+        found = checkpoint_json(checkpoint, tensors)
+    click.echo(json.dumps(found, indent=2, ensure_ascii=False) if as_json else checkpoint_text(found))
+
+
+def _show_plan(plan: Plan, as_json: bool, tensors: bool) -> None:
+    from ._tables import plan_text
+
+    click.echo(plan.to_json(indent=2) if as_json else plan_text(plan, tensors))
+
+
+def _recipe(
+    paths: Sequence[str],
+    method: str | None,
+    base: str | None,
+    parameters: Sequence[str],
+    dtype: str | None,
+    random_seed: int | None,
+    assignments: Sequence[str],
+) -> Recipe:
+    """The recipe of a file, or the one that --method, --base, -p, --dtype and models stand for."""
+    from pathlib import Path
+
+    from .recipes import load_recipe, override, parse_yaml
+
+    further = [f"out_dtype={json.dumps(dtype)}"] if dtype is not None else []
+    further += [f"random_seed={random_seed}"] if random_seed is not None else []
+    if method is None:
+        for option, given in (("--base", base), ("-p", parameters)):
+            if given:
+                raise click.UsageError(f"{option} needs --method; in a recipe's merge, use --set")
+        if not paths:
+            raise click.UsageError("missing RECIPE: give a YAML file, or --method with models")
+        recipe = load_recipe(Path(paths[0]))
+        return override(recipe, [*assignments, *further])
+    if not paths:
+        raise click.UsageError("missing MODEL: name the models to merge")
+    value: dict[str, Any] = {"merge_method": method}
+    if base is not None:
+        value["base_model"] = base
+    value["models"] = [{"model": path} for path in paths]
+    if parameters:
+        value["parameters"] = {}
+        for parameter in parameters:
+            name, equals, text = parameter.partition("=")
+            if not equals or not name:
+                raise click.UsageError(f"-p {parameter} has no value; write NAME=VALUE")
+            value["parameters"][name] = parse_yaml(text, f"-p {name}")
+    return override(load_recipe(value), [*assignments, *further])
+
+
+if __name__ == "__main__":
+    main()

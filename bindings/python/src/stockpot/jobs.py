@@ -1,0 +1,126 @@
+"""Whole checkpoints: `plan` says what a recipe would do, `merge` does it."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from ._job import Job, JobOptions, Progress
+from .errors import StockpotWarning
+from .plans import MergeResult, Plan
+from .recipes import Recipe, load_recipe
+
+RecipeLike: TypeAlias = str | os.PathLike[str] | Mapping[str, Any] | Recipe
+"""A path, YAML text, a mapping, or a recipe that has been read."""
+
+
+def plan(
+    recipe: RecipeLike,
+    output: str | os.PathLike[str] | None = None,
+    *,
+    threads: int = 0,
+    max_memory: int | str | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    shard_size: int | str | None = None,
+    strict: bool = False,
+) -> Plan:
+    """Read a recipe and the headers of its inputs, and plan every tensor and byte of the output. Nothing is written.
+
+    Args:
+        recipe: as `merge` takes it.
+        output: as `merge` takes it; None plans without checking the output's place.
+        threads: as `merge` takes it; so are all that follow.
+        max_memory: bytes of buffers.
+        resume: go on from <output>.partial.
+        overwrite: an existing output is no error.
+        shard_size: bytes of a shard.
+        strict: unknown keys and parameters of the recipe are errors.
+
+    Returns:
+        The plan: a value that can be printed, or written as JSON.
+
+    Raises:
+        What `merge` raises before it starts: see there.
+    """
+    read = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    with Job(read, output, JobOptions(threads, max_memory, shard_size, overwrite, resume, strict)) as job:
+        return job.plan()
+
+
+def merge(
+    recipe: RecipeLike,
+    output_dir: str | os.PathLike[str],
+    *,
+    threads: int = 0,
+    max_memory: int | str | None = None,
+    progress: bool | Callable[[Progress], object] = True,
+    resume: bool = False,
+    overwrite: bool = False,
+    shard_size: int | str | None = None,
+    strict: bool = False,
+) -> MergeResult:
+    """Merge checkpoints as a recipe says.
+
+    Work happens beside the output, in <output>.partial, and the output appears by one rename at the end: on failure,
+    and after Ctrl-C, nothing is left at its place, and `resume` continues.
+
+    Args:
+        recipe: the path of a file (.yaml, .yml, .json), YAML text, or a mapping; the grammar is mergekit's and more
+            (docs/recipes.md). Relative paths in it are relative to the working directory.
+        output_dir: a folder to be made, or a file name that ends in ".safetensors".
+        threads: 0 for the usable CPUs. The output is the same, bit for bit, for any number.
+        max_memory: bytes of buffers, or text such as "2GiB"; None for no limit but the default block size.
+        progress: True shows a bar on standard error, by bytes of output tensors; a function is called with each
+            `Progress`, about 20 times a second, in the calling thread.
+        resume: go on from <output>.partial where its plan is the same.
+        overwrite: replace an existing output, once the merge has succeeded.
+        shard_size: bytes of a shard, or text such as "5GB", which is the default.
+        strict: unknown keys and parameters of the recipe are errors, not warnings.
+
+    Returns:
+        Where the output is, its plan, and the report of what was decided for each tensor.
+
+    Raises:
+        RecipeError: not a recipe. MethodError, ParameterError: its method or a parameter.
+        NotFoundError, FileError, FormatError, QuantizedError: an input.
+        MissingTensorError, ShapeError, DTypeError: inputs that do not belong together.
+        OutputExistsError: the output exists, or is one of the inputs.
+        NonFiniteError: NaN or infinity in an input. StockpotMemoryError: it does not fit in `max_memory`.
+        KeyboardInterrupt: Ctrl-C; also what a `progress` function raises passes through, after the job has stopped.
+
+    Warnings of the plan and of the run are issued as `StockpotWarning`, and stand in `plan.warnings` and the report.
+
+    Sources: `stockpot methods NAME` names the paper of each method.
+    """
+    read = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    with Job(read, output_dir, JobOptions(threads, max_memory, shard_size, overwrite, resume, strict)) as job:
+        planned = job.plan()
+        for warning in planned.warnings:
+            warnings.warn(warning, StockpotWarning, stacklevel=2)
+        report = run_job(job, progress)
+    result = MergeResult(Path(output_dir), planned, report)
+    for warning in result.late_warnings:
+        warnings.warn(warning, StockpotWarning, stacklevel=2)
+    return result
+
+
+def run_job(job: Job, progress: bool | Callable[[Progress], object]) -> str:
+    """Run a job with a bar, a function, or neither; return its report as JSON."""
+    if callable(progress):
+        return job.run(progress)
+    if not progress:
+        return job.run(None)
+    from tqdm import tqdm
+
+    with tqdm(unit="B", unit_scale=True, unit_divisor=1000, dynamic_ncols=True, leave=False, desc="merging") as bar:
+
+        def show(state: Progress) -> None:
+            bar.total = state.bytes_total or None
+            bar.set_postfix_str(f"{state.tensors_done}/{state.tensors_total} tensors", refresh=False)
+            bar.update(state.bytes_done - bar.n)
+
+        return job.run(show)
