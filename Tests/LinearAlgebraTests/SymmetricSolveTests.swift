@@ -53,6 +53,17 @@ import Testing
     }
   }
 
+  @Test(arguments: 2...8) func identicalRowsShareEquallyDespiteASmallRidge(n: Int) {
+    // g everywhere and 1e-12 more on the diagonal: x = g / (n g + 1e-12) each. The other eigenvalues, 1e-12, would blow up the
+    // rounding of a right side that has no part along them.
+    for g in [0.05, 0.3, 1, 5] {
+      let a = (0..<n * n).map { $0 % (n + 1) == 0 ? g + 1e-12 : g }
+      let x = SymmetricSolve.leastNorm(a, [Double](repeating: g, count: n), size: n)
+      let expected = g / (Double(n) * g + 1e-12)
+      for value in x { #expect((value / expected - 1).magnitude <= 1e-12, "\(g): \(x)") }
+    }
+  }
+
   @Test func aPairOfIdenticalRowsSharesThePartOfOne() {
     // Rows 0 and 2 are the same vector: together they get what one would get alone.
     let a: [Double] = [2, 1, 2, 1, 3, 1, 2, 1, 2]

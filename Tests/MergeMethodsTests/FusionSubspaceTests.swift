@@ -119,6 +119,18 @@ import Testing
     #expect((result.coefficients.reduce(0, +) - 1).magnitude <= 1e-8)
   }
 
+  @Test func aboutTheMedianMeansTheStandardOneForAnEvenNumber() {
+    // Lengths 1, 2, 4, 9 along one direction: deviations from the median 3 are 2, 1, 1, 6, their lower median is 1.
+    let lengths = [1.0, 2, 4, 9]
+    let rows = lengths.map { [$0 * 0.6, $0 * 0.8] }
+    let result = subspace(.participation, aboutMedian: true).solve(gram(rows), elements: 2)
+    for (weight, deviation) in zip(result.weights, [2.0, 1, 1, 6]) {
+      let ratio = deviation / (4.685 * 1.4826 + 1e-8)
+      let expected = (1 - ratio * ratio) * (1 - ratio * ratio)
+      #expect((weight - expected).magnitude <= 1e-12)
+    }
+  }
+
   @Test func mediansAreLowerOrStandard() {
     #expect(FusionSubspace.median([3, 1, 2], .lower) == 2 && FusionSubspace.median([3, 1, 2], .standard) == 2)
     #expect(FusionSubspace.median([4, 1, 3, 2], .lower) == 2 && FusionSubspace.median([4, 1, 3, 2], .standard) == 2.5)

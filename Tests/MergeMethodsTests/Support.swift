@@ -112,10 +112,10 @@ struct Runner {
     let kernelType = sweep.wide && dtype.size == 2 ? DType.f32 : dtype
     let outputType = kernelType == dtype && dtype.size == 2 ? dtype : .f64
     let converted = kernelType == dtype ? inputs : inputs.map { $0.converted(kernelType) }
-    let result = Memory([Double](repeating: .nan, count: sweep.writes ? count : 0), outputType)
-    let sums = Memory([Double](repeating: 0, count: sweep.sums - sweep.maxima), .f64, room: sweep.maxima)
+    let result = Memory([Double](repeating: .nan, count: sweep.writes ? count : 0), outputType, fill: 0xA5)
+    let sums = Memory([Double](repeating: 0, count: sweep.sums - sweep.maxima), .f64, room: sweep.maxima, fill: 0xA5)
     for i in 0..<sweep.maxima { sums.doubles[sweep.sums - sweep.maxima + i] = -.infinity }
-    let workspace = Memory([], .f64, room: KernelGeometry.workspaceBytes(rows: inputs.count) / 8)
+    let workspace = Memory([], .f64, room: KernelGeometry.workspaceBytes(rows: inputs.count) / 8, fill: 0xA5)
     let length = sweep.granule == 1 ? block : max(1, block / sweep.granule) * sweep.granule
     for start in stride(from: 0, to: count, by: length) {
       let part = min(length, count - start)
@@ -134,23 +134,26 @@ struct Runner {
   }
 }
 
-/// Elements of one type between two margins of 0xFF, which is a NaN in every float type.
+/// Elements of one type between two margins of `fill`: 0xFF for inputs, which is a NaN in every float type, and 0xA5 for outputs,
+/// which an addition changes too.
 final class Memory {
   let start: UnsafeMutableRawPointer
   let dtype: DType
   private let count: Int
+  private let fill: UInt8
   private let bytes: Int
   private let block: UnsafeMutableRawPointer
   private static let margin = 128
 
   /// - Parameter room: further elements after the values, uninitialised.
-  init(_ values: [Double], _ dtype: DType, room: Int = 0) {
+  init(_ values: [Double], _ dtype: DType, room: Int = 0, fill: UInt8 = 0xFF) {
     self.dtype = dtype
+    self.fill = fill
     count = values.count
     bytes = (values.count + room) * dtype.size
     block = .allocate(byteCount: bytes + 2 * Self.margin, alignment: 64)
     start = block + Self.margin
-    block.initializeMemory(as: UInt8.self, repeating: 0xFF, count: bytes + 2 * Self.margin)
+    block.initializeMemory(as: UInt8.self, repeating: fill, count: bytes + 2 * Self.margin)
     Cast.narrow(values, count: values.count, into: start, dtype)
   }
 
@@ -166,8 +169,8 @@ final class Memory {
   }
 
   var isIntact: Bool {
-    UnsafeRawBufferPointer(start: block, count: Self.margin).allSatisfy { $0 == 0xFF }
-      && UnsafeRawBufferPointer(start: start + bytes, count: Self.margin).allSatisfy { $0 == 0xFF }
+    UnsafeRawBufferPointer(start: block, count: Self.margin).allSatisfy { $0 == fill }
+      && UnsafeRawBufferPointer(start: start + bytes, count: Self.margin).allSatisfy { $0 == fill }
   }
 
   func converted(_ other: DType) -> Memory {

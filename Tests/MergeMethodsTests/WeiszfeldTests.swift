@@ -74,6 +74,7 @@ import Testing
     #expect(result.weights == [1, 0, 0] && result.iterations == 0)
     let expected = (1 + (1.01).squareRoot()) / 3
     #expect((result.objective - expected).magnitude <= 1e-15)
+    #expect(solve([[0, 0], [1, 0], [-1, 0.1]], maxiter: 1).weights == [1, 0, 0], "one iteration is enough")
     // The centre of a square, and any point that outweighs the rest.
     #expect(solve([[1, 1], [1, -1], [0, 0], [-1, 1], [-1, -1]]).weights == [0, 0, 1, 0, 0])
     #expect(solve([[1, 0], [0, 1], [-3, 5]], weights: [1, 1, 2.1]).weights == [0, 0, 1])

@@ -13,13 +13,13 @@ import Testing
   }
 
   private func guarded(_ values: [Double], _ dtype: DType) -> GuardedBytes {
-    let bytes = GuardedBytes(count: values.count * dtype.size)
+    let bytes = GuardedBytes(count: values.count * dtype.size, fill: 0xFF)
     bytes.store(values, as: dtype)
     return bytes
   }
 
   private func guarded(codes: [UInt16], _ dtype: DType) -> GuardedBytes {
-    let bytes = GuardedBytes(count: codes.count * dtype.size)
+    let bytes = GuardedBytes(count: codes.count * dtype.size, fill: 0xFF)
     if dtype.size == 2 { bytes.store(codes) } else { bytes.store(codes.map { UInt8($0) }) }
     return bytes
   }

@@ -9,7 +9,7 @@ import Testing
 
   @Test(arguments: FloatFormat.all) func everyCodeIsJudgedByItsValue(format: FloatFormat) {
     let all = Array(format.codes)
-    let bytes = GuardedBytes(count: all.count * format.dtype.size)
+    let bytes = GuardedBytes(count: all.count * format.dtype.size, fill: 0xFF)
     if format.dtype.size == 2 { bytes.store(all) } else { bytes.store(all.map { UInt8($0) }) }
     let wrong = all.filter { code in
       NonFinite.any(UnsafeRawPointer(bytes.start) + Int(code) * format.dtype.size, format.dtype, count: 1)
@@ -23,16 +23,16 @@ import Testing
   }
 
   @Test func largestAndSmallestNumbersAreFinite() {
-    let wide = GuardedBytes(count: 4 * 8)
+    let wide = GuardedBytes(count: 4 * 8, fill: 0xFF)
     wide.store([Double.greatestFiniteMagnitude, -.greatestFiniteMagnitude, .leastNonzeroMagnitude, -0.0])
     #expect(!any(wide, .f64, 4))
-    let single = GuardedBytes(count: 4 * 4)
+    let single = GuardedBytes(count: 4 * 4, fill: 0xFF)
     single.store([Float.greatestFiniteMagnitude, -.greatestFiniteMagnitude, .leastNonzeroMagnitude, -0.0])
     #expect(!any(single, .f32, 4))
   }
 
   @Test(arguments: [Double.nan, -.nan, .signalingNaN, .infinity, -.infinity]) func wideTypesKnowNaNAndInfinity(value: Double) {
-    let bytes = GuardedBytes(count: 5 * 8)
+    let bytes = GuardedBytes(count: 5 * 8, fill: 0xFF)
     bytes.store([1, 2, value, 4, 5], as: .f64)
     #expect(any(bytes, .f64, 5))
     #expect(!any(bytes, .f64, 2))
@@ -45,7 +45,7 @@ import Testing
     // Around the stretch of 4096 that is scanned without an early exit, too.
     for count in lengths + [4095, 4097, 8192] {
       let values = [Double](repeating: 1, count: count)
-      let bytes = GuardedBytes(count: count * dtype.size)
+      let bytes = GuardedBytes(count: count * dtype.size, fill: 0xFF)
       bytes.store(values, as: dtype)
       #expect(!any(bytes, dtype, count), "\(count) elements; the margins are NaN")
       #expect(NonFinite.first(UnsafeRawPointer(bytes.start), dtype, count: count) == nil)
@@ -62,7 +62,7 @@ import Testing
   @Test(arguments: floatTypes) func firstTellsWhereAndHowMany(dtype: DType) throws {
     var values = [Double](repeating: 0.5, count: 300)
     for place in [7, 8, 200, 299] { values[place] = place % 2 == 0 ? .nan : (dtype == .f8e4m3fn ? .nan : -.infinity) }
-    let bytes = GuardedBytes(count: 300 * dtype.size)
+    let bytes = GuardedBytes(count: 300 * dtype.size, fill: 0xFF)
     bytes.store(values, as: dtype)
     let found = try #require(NonFinite.first(UnsafeRawPointer(bytes.start), dtype, count: 300))
     #expect(found.index == 7 && found.count == 4)
@@ -72,7 +72,7 @@ import Testing
   }
 
   @Test(arguments: DType.allCases.filter { !$0.isFloat }) func storageTypesHaveNone(dtype: DType) {
-    let bytes = GuardedBytes(count: 16 * dtype.size)
+    let bytes = GuardedBytes(count: 16 * dtype.size, fill: 0xFF)
     #expect(!any(bytes, dtype, 16))
     #expect(NonFinite.first(UnsafeRawPointer(bytes.start), dtype, count: 16) == nil)
   }

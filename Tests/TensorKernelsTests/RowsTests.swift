@@ -90,7 +90,7 @@ import Testing
   }
 
   @Test func rowsLieSideBySide() {
-    let bytes = GuardedBytes(count: 3 * 1024 * 4)
+    let bytes = GuardedBytes(count: 3 * 1024 * 4, fill: 0xFF)
     let rows = Rows<Float>(bytes.start)
     rows.set(1, 127, SIMD8(repeating: 7))
     #expect(rows.vector(1, 127) == SIMD8(repeating: 7))

@@ -34,18 +34,21 @@ struct SplitMix64 {
 }
 
 /// Bytes between two margins that nobody may write; `misalignment` bytes past a multiple of 64. Margins and content start as
-/// 0xFF, a NaN in every float type: a kernel that reads outside shows it in its sums.
+/// `fill`: 0xA5 for outputs, which an addition changes too, and 0xFF for inputs, a NaN in every float type: a kernel that reads
+/// outside shows it in its results.
 final class GuardedBytes {
   let start: UnsafeMutableRawPointer
   let count: Int
+  private let fill: UInt8
   private let block: UnsafeMutableRawPointer
   private static let margin = 256
 
-  init(count: Int, misalignment: Int = 0) {
+  init(count: Int, misalignment: Int = 0, fill: UInt8 = 0xA5) {
     self.count = count
+    self.fill = fill
     block = .allocate(byteCount: count + 2 * Self.margin + misalignment, alignment: 64)
     start = block + Self.margin + misalignment
-    (start - Self.margin).initializeMemory(as: UInt8.self, repeating: 0xFF, count: count + 2 * Self.margin)
+    (start - Self.margin).initializeMemory(as: UInt8.self, repeating: fill, count: count + 2 * Self.margin)
   }
 
   deinit { block.deallocate() }
@@ -53,7 +56,7 @@ final class GuardedBytes {
   var isIntact: Bool {
     let before = UnsafeRawBufferPointer(start: start - Self.margin, count: Self.margin)
     let after = UnsafeRawBufferPointer(start: start + count, count: Self.margin)
-    return before.allSatisfy { $0 == 0xFF } && after.allSatisfy { $0 == 0xFF }
+    return before.allSatisfy { $0 == fill } && after.allSatisfy { $0 == fill }
   }
 
   var bytes: [UInt8] { Array(UnsafeRawBufferPointer(start: start, count: count)) }
@@ -101,7 +104,7 @@ final class Inputs {
   init(_ values: [[Double]], _ dtype: DType, misalignment: Int = 0) {
     self.dtype = dtype
     rows = values.map { row in
-      let bytes = GuardedBytes(count: row.count * dtype.size, misalignment: misalignment)
+      let bytes = GuardedBytes(count: row.count * dtype.size, misalignment: misalignment, fill: 0xFF)
       bytes.store(row, as: dtype)
       return bytes
     }
