@@ -5,7 +5,9 @@ public enum Machine {
   /// CPUs that this process may run on: its affinity mask, cut to the cgroup's quota.
   public static func usableCPUs() -> Int {
     var count = affinityCount() ?? 0
-    if count < 1 { count = max(1, sysconf(Int32(_SC_NPROCESSORS_ONLN))) }
+    // A guest's mask may name CPUs that it does not have.
+    let online = max(1, sysconf(Int32(_SC_NPROCESSORS_ONLN)))
+    count = count < 1 ? online : min(count, online)
     if let quota = cgroupQuota() { count = min(count, max(1, quota)) }
     return count
   }
