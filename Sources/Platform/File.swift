@@ -85,11 +85,6 @@ public final class File: @unchecked Sendable {
     _ = posix_fadvise(descriptor, off_t(range.lowerBound), off_t(range.count), POSIX_FADV_WILLNEED)
   }
 
-  /// Wait until the data is on the device.
-  public func synchronize() throws(Failure) {
-    guard retrying({ fdatasync(descriptor) }) == 0 else { throw systemFailure("flush", path) }
-  }
-
   /// Lock against other processes, without waiting. False when another process holds the lock.
   public func tryLock() -> Bool { retrying { flock(descriptor, LOCK_EX | LOCK_NB) } == 0 }
 
