@@ -19,7 +19,9 @@ let package = Package(
     .target(name: "LinearAlgebra", dependencies: ["COpenBLAS"]),
     .target(name: "Checkpoints", dependencies: ["JSON", "Platform", "TensorKernels"]),
     .target(name: "MergeMethods", dependencies: ["JSON", "LinearAlgebra", "Platform", "TensorKernels"]),
-    .target(name: "MergeEngine", dependencies: ["Checkpoints", "JSON", "MergeMethods", "Platform", "TensorKernels"]),
+    .target(
+      name: "MergeEngine",
+      dependencies: ["Checkpoints", "JSON", "LinearAlgebra", "MergeMethods", "Platform", "TensorKernels"]),
     .target(
       name: "StockpotABI",
       dependencies: [
@@ -31,7 +33,7 @@ let package = Package(
     .testTarget(name: "TensorKernelsTests", dependencies: ["TensorKernels"]),
     .testTarget(name: "LinearAlgebraTests", dependencies: ["LinearAlgebra"]),
     .testTarget(name: "CheckpointsTests", dependencies: ["Checkpoints", "JSON", "Platform", "TensorKernels"]),
-    .testTarget(name: "MergeMethodsTests", dependencies: ["JSON", "MergeMethods", "TensorKernels"]),
+    .testTarget(name: "MergeMethodsTests", dependencies: ["JSON", "LinearAlgebra", "MergeMethods", "TensorKernels"]),
     .testTarget(name: "MergeEngineTests", dependencies: ["Checkpoints", "JSON", "MergeEngine", "MergeMethods", "Platform"]),
     .testTarget(name: "StockpotABITests", dependencies: ["CStockpot", "StockpotABI"]),
   ]

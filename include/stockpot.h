@@ -182,6 +182,112 @@ sp_status sp_geometric_median_weights(const double *gram, size_t count, const do
                                       double ftol, double *out_weights, int32_t *out_iterations, double *out_objective,
                                       sp_error *error);
 
+/* ---- Task vectors: thresholds, signs and masks ---------------------------------------------------------------------------- */
+
+/** The rank-th largest magnitude |input - reference|, exactly, without a sort.
+ *  @param input          float type.
+ *  @param reference      same count, float type; NULL: zeros.
+ *  @param rank           1 for the largest, up to the count.
+ *  @param threads        0: usable CPUs.
+ *  @param out_threshold  the magnitude: rounded to binary32 unless an input is F64, which is how magnitudes are ranked.
+ *  @param out_above      how many elements are above it.   @param out_equal  how many are equal to it.   Either may be NULL.
+ *  @return SP_OK, SP_E_NULL, SP_E_ARGUMENT (rank), SP_E_ALIGNMENT, SP_E_SHAPE, SP_E_DTYPE, SP_E_NON_FINITE, SP_E_MEMORY. */
+sp_status sp_magnitude_threshold(const sp_view *input, const sp_view *reference, uint64_t rank, int32_t threads,
+                                 double *out_threshold, uint64_t *out_above, uint64_t *out_equal, sp_error *error);
+
+/** Elected signs of task vectors: out[e] = -1, 0 or 1, the sign that TIES elects for element e of models[i] - base.
+ *  @param models     1 to 65536 views of float type and equal shape.
+ *  @param base       same shape, float type.
+ *  @param rule       "mass", "count", "normfrac" or "normmass", as the parameter `elect` of ties.
+ *  @param zero_sign  "plus", "majority" or "drop", what a vote of 0 becomes.
+ *  @param threads    0: usable CPUs.
+ *  @param out        I8 view of the models' shape; must not overlap an input.
+ *  Source: Yadav et al., arXiv:2306.01708.
+ *  @return SP_OK, SP_E_NULL, SP_E_ARGUMENT, SP_E_ALIGNMENT, SP_E_OVERLAP, SP_E_SHAPE, SP_E_DTYPE, SP_E_PARAMETER (rule,
+ *          zero_sign), SP_E_NON_FINITE, SP_E_MEMORY. */
+sp_status sp_elect_signs(const sp_view *models, size_t model_count, const sp_view *base, const char *rule, const char *zero_sign,
+                         int32_t threads, const sp_view *out, sp_error *error);
+
+/** TALL masks: out_masks[i][e] = |d_i| > l_i |tau - d_i| for the task vectors d_i = models[i] - base and their multi-task vector.
+ *  @param models           1 to 65536 views of float type and equal shape.
+ *  @param base             same shape, float type.
+ *  @param parameters_json  the parameters of the method tall_mask (tall_mask_lambda, use_ties, ...); NULL: its defaults.
+ *  @param tensor_name      UTF-8, for messages; NULL: "".
+ *  @param threads          0: usable CPUs.
+ *  @param out_masks        [model_count] BOOL views of the models' shape, which receive 0 or 1; none may overlap an input.
+ *  Source: Wang et al., arXiv:2405.07813.
+ *  @return SP_OK, SP_E_NULL, SP_E_ARGUMENT, SP_E_ALIGNMENT, SP_E_OVERLAP, SP_E_SHAPE, SP_E_DTYPE, SP_E_PARAMETER, SP_E_FORMAT,
+ *          SP_E_NON_FINITE, SP_E_MEMORY. */
+sp_status sp_tall_masks(const sp_view *models, size_t model_count, const sp_view *base, const char *parameters_json,
+                        const char *tensor_name, int32_t threads, const sp_view *out_masks, sp_error *error);
+
+/** The random mask that DARE and its kin apply: out[j] = 1 where element start + j is kept with probability `keep`, else 0.
+ *  Philox4x32-10, addressed by element, so any stretch can be made alone; the stream is described in docs/masks.md.
+ *  @param seed         the parameter random_seed.
+ *  @param tensor_name  UTF-8; NULL: "".
+ *  @param model        index of the model, from 0.
+ *  @param keep         0 to 1.
+ *  @param start        first element.
+ *  @param out          [count] bytes.
+ *  Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
+ *  @return SP_OK, SP_E_NULL, SP_E_ARGUMENT. */
+sp_status sp_random_mask(uint64_t seed, const char *tensor_name, uint32_t model, double keep, uint64_t start, size_t count,
+                         uint8_t *out, sp_error *error);
+
+/* ---- Linear algebra, of one matrix --------------------------------------------------------------------------------------- */
+
+/** Polar factor: Q = U Vt of the thin singular value decomposition A = U diag(sigma) Vt.
+ *  @param matrix      A [m, n] of float type.
+ *  @param complete    0: the partial isometry of the sigma_j > tolerance * sigma_1, zero elsewhere. 1: all min(m, n)
+ *                     directions, those of zero singular values being whatever LAPACK chooses.
+ *  @param tolerance   0 to 1; used where complete is 0.
+ *  @param out         Q [m, n], float type; must not overlap matrix.
+ *  Computed in binary64 on one thread and rounded once. By the smaller Gram matrix where that is good to 1e-6 (1e-10 for
+ *  F64), else by the singular value decomposition. An empty matrix gives an empty one, a zero matrix zeros (complete = 0).
+ *  @return SP_OK, SP_E_NULL, SP_E_ARGUMENT, SP_E_ALIGNMENT, SP_E_OVERLAP, SP_E_SHAPE, SP_E_DTYPE, SP_E_NON_FINITE (a NaN or an
+ *          infinity in matrix, or LAPACK does not converge).
+ *  Source: Higham, Functions of Matrices, 2008, chapter 8. */
+sp_status sp_polar_factor(const sp_view *matrix, uint32_t complete, double tolerance, const sp_view *out, sp_error *error);
+
+/** The `rank` largest singular triplets of A: A v_j = s_j u_j, At u_j = s_j v_j, s_1 >= s_2 >= ...
+ *  @param matrix  A [m, n] of float type.
+ *  @param rank    k <= min(m, n); may be 0.
+ *  @param out_u   U [m, k], float type.
+ *  @param out_s   s [k], float type.
+ *  @param out_vt  Vt [k, n], float type. No output overlaps the matrix or another output.
+ *  Computed in binary64 on one thread and rounded once. By the smaller Gram matrix, with the residuals of all triplets
+ *  tested (1e-9 s_1, and orthogonality 1e-8), else by the singular value decomposition. The largest component of each
+ *  v_j is positive.
+ *  @return SP_OK, SP_E_NULL, SP_E_ARGUMENT (rank), SP_E_ALIGNMENT, SP_E_OVERLAP, SP_E_SHAPE, SP_E_DTYPE, SP_E_NON_FINITE (a
+ *          NaN or an infinity in matrix, or LAPACK does not converge).
+ *  Source: Golub and Van Loan, Matrix Computations, 8.6. */
+sp_status sp_truncated_svd(const sp_view *matrix, size_t rank, const sp_view *out_u, const sp_view *out_s,
+                           const sp_view *out_vt, sp_error *error);
+
+/** The rank k of the low-rank part that sp_low_rank_plus_sparse makes of a [rows, columns] matrix: the shapes of its outputs.
+ *  @param rows, columns    1 to 2147483647.
+ *  @param parameters_json  as there.
+ *  @return SP_OK, SP_E_NULL, SP_E_ARGUMENT, SP_E_PARAMETER, SP_E_FORMAT (the JSON). */
+sp_status sp_low_rank_plus_sparse_rank(size_t rows, size_t columns, const char *parameters_json, size_t *out_rank,
+                                       sp_error *error);
+
+/** Low rank plus sparse: W ~ U V + S, by num_iters alternations between the best rank-k part of W diag(sqrt d) - S and the
+ *  largest elements of what is left.
+ *  @param w                [m, n] of float type, not empty.
+ *  @param scale            d [n] of float type, finite and >= 0 (floored at 1e-12 times its largest): how much each column
+ *                          counts, the second moments of its inputs for example; NULL: ones.
+ *  @param parameters_json  JSON object of sparsity, rank_ratio, num_iters, mask_strategy, prune_n, prune_m, target_rank,
+ *                          unstruct_sparse and refit, which mean what they mean in the method scale_svd; NULL: its defaults.
+ *  @param out_u            U [m, k], float type, k from sp_low_rank_plus_sparse_rank.
+ *  @param out_v            V [k, n], float type.
+ *  @param out_sparse       S [m, n], float type, zero outside the mask. No output overlaps an input or another output.
+ *  Computed in binary64 on one thread and rounded once. Of equal magnitudes the lower index is dropped first.
+ *  @return SP_OK, SP_E_NULL, SP_E_ARGUMENT (scale), SP_E_ALIGNMENT, SP_E_OVERLAP, SP_E_SHAPE, SP_E_DTYPE, SP_E_PARAMETER,
+ *          SP_E_FORMAT (the JSON), SP_E_NON_FINITE (a NaN or an infinity in w, or LAPACK does not converge).
+ *  Source: Zhang and Papyan, OATS, arXiv:2409.13652; the seed document "Scale-SVD". */
+sp_status sp_low_rank_plus_sparse(const sp_view *w, const sp_view *scale, const char *parameters_json, const sp_view *out_u,
+                                  const sp_view *out_v, const sp_view *out_sparse, sp_error *error);
+
 /* ---- Methods ------------------------------------------------------------------------------------------------------------ */
 
 /** How many merge methods there are. */
@@ -276,9 +382,82 @@ void sp_checkpoint_free(sp_checkpoint *checkpoint);
 sp_status sp_checkpoint_save(const char *path, const char *const *names, const sp_view *views, size_t count,
                              const char *metadata_json, uint64_t shard_size, uint32_t overwrite, sp_error *error);
 
+/* ---- Layer statistics: what goes into the layers of a model, per input channel ------------------------------------------- */
+
+/** Statistics of layer inputs, by parameter name: accumulated batch by batch, merged across processes, saved as one file that a
+ *  recipe names under `statistics:`. One thread at a time.
+ *  Each layer keeps its rows, and per channel their mean and sum of squared deviations, in binary64, so both statistics follow:
+ *    "second_moment"  deviations / rows + mean^2, the mean of the squares
+ *    "variance"       deviations / (rows - 1), unbiased; 0 for one row
+ *  The same calls give the same bits. Rows that are cut into other calls, or merged in another order, change rounding only:
+ *  docs/statistics.md has the bounds. A channel that is constant has variance 0. */
+typedef struct sp_statistics sp_statistics;
+
+/** @param statistic  "second_moment" or "variance": what is read and saved; NULL: "second_moment".
+ *  @param out        receives the handle; NULL on failure. Free with sp_statistics_free.
+ *  @return SP_OK, SP_E_NULL, SP_E_ARGUMENT (not UTF-8), SP_E_PARAMETER. */
+sp_status sp_statistics_create(const char *statistic, sp_statistics **out, sp_error *error);
+
+/** Add the rows of an array to a layer, known or new. On failure nothing is added.
+ *  @param name          of the parameter that multiplies this input ("blocks.0.mlp.c_fc.weight").
+ *  @param view          float type, rank >= 1: every axis but one counts rows. Without rows it is checked and adds nothing.
+ *  @param channel_axis  axis of the input channels, -rank to rank - 1: -1 for tokens, 1 for [batch, channel, height, width].
+ *  @return SP_OK, SP_E_NULL, SP_E_ARGUMENT (name, axis), SP_E_ALIGNMENT, SP_E_SHAPE (no channels, or not as many as before),
+ *          SP_E_DTYPE, SP_E_NON_FINITE (NaN or infinity, or squares beyond binary64). */
+sp_status sp_statistics_update(sp_statistics *statistics, const char *name, const sp_view *view, int32_t channel_axis,
+                               sp_error *error);
+
+/** Add all layers of another collection, whatever its statistic. On failure nothing is added.
+ *  @param from  not `statistics` itself; unchanged.
+ *  @return SP_OK, SP_E_NULL, SP_E_ARGUMENT, SP_E_SHAPE (another number of channels), SP_E_NON_FINITE (beyond binary64). */
+sp_status sp_statistics_merge(sp_statistics *statistics, const sp_statistics *from, sp_error *error);
+
+/** Number of layers that have rows; 0 for NULL. */
+size_t sp_statistics_count(const sp_statistics *statistics);
+
+/** Name of layer `index`; layers are ordered by name. NULL past the end. Valid until the handle is freed. */
+const char *sp_statistics_name(const sp_statistics *statistics, size_t index);
+
+/** Size of layer `index`.
+ *  @param out_channels  may be NULL.   @param out_rows  may be NULL.
+ *  @return SP_OK, SP_E_NULL, SP_E_ARGUMENT (index), SP_E_ALIGNMENT. */
+sp_status sp_statistics_layer(const sp_statistics *statistics, size_t index, size_t *out_channels, uint64_t *out_rows,
+                              sp_error *error);
+
+/** The statistic of layer `index`.
+ *  @param out  [channels], any float type; rounded once.
+ *  @return SP_OK, SP_E_NULL, SP_E_ARGUMENT (index), SP_E_ALIGNMENT, SP_E_SHAPE, SP_E_DTYPE. */
+sp_status sp_statistics_read(const sp_statistics *statistics, size_t index, const sp_view *out, sp_error *error);
+
+/** All that is known of layer `index` besides its rows, to be carried to another process.
+ *  @param out_means       [channels] binary64.
+ *  @param out_deviations  [channels] binary64: sums of squared deviations from the mean.
+ *  @param channels        of both arrays; must be the layer's.
+ *  @return SP_OK, SP_E_NULL, SP_E_ARGUMENT (index), SP_E_ALIGNMENT, SP_E_OVERLAP, SP_E_SHAPE. */
+sp_status sp_statistics_state(const sp_statistics *statistics, size_t index, double *out_means, double *out_deviations,
+                              size_t channels, sp_error *error);
+
+/** Add what sp_statistics_layer and sp_statistics_state gave for a layer. A new layer gets that state bit for bit.
+ *  @param rows        1 to 2^53.
+ *  @param means       [channels] binary64, finite.
+ *  @param deviations  [channels] binary64, finite, >= 0.
+ *  @param channels    1 to 2^31 - 1.
+ *  @return SP_OK, SP_E_NULL, SP_E_ARGUMENT (name, rows, channels), SP_E_ALIGNMENT, SP_E_SHAPE, SP_E_NON_FINITE. */
+sp_status sp_statistics_add_state(sp_statistics *statistics, const char *name, uint64_t rows, const double *means,
+                                  const double *deviations, size_t channels, sp_error *error);
+
+/** Save the statistic as a safetensors file: name to [channels] F32, rounded once, with __metadata__ {"format":
+ *  "stockpot.layer_statistics", "version": "1", "statistic": its name, "counts": JSON object of rows by name}.
+ *  @param path       ends in ".safetensors".
+ *  @param overwrite  0: an existing path is an error. 1: it is replaced, once the new one is complete.
+ *  @return SP_OK, SP_E_NULL, SP_E_ARGUMENT (path, or no layer), SP_E_NON_FINITE (beyond F32), SP_E_EXISTS, SP_E_FILE. */
+sp_status sp_statistics_save(const sp_statistics *statistics, const char *path, uint32_t overwrite, sp_error *error);
+
+void sp_statistics_free(sp_statistics *statistics);
+
 /* ---- Jobs: a recipe, planned and run ------------------------------------------------------------------------------------- */
 
-/** A merge of whole checkpoints. One thread at a time, but for sp_job_cancel and sp_job_progress. */
+/** A merge of whole checkpoints, or the reconstruction of one. One thread at a time, but for sp_job_cancel and sp_job_progress. */
 typedef struct sp_job sp_job;
 
 typedef struct sp_job_options {
@@ -320,6 +499,17 @@ typedef int32_t (*sp_progress_fn)(const sp_progress *progress, void *user);
 sp_status sp_job_create(const char *recipe_json, const char *output_path, const sp_job_options *options, sp_job **out,
                         sp_error *error);
 
+/** Plan to rebuild a task model from a merged one and a TALL mask or a correction (docs/masks.md); sp_job_run does it.
+ *  @param merged_path      the merged checkpoint.
+ *  @param correction_path  a folder under masks/ or corrections/ that a merge wrote.
+ *  @param base_path        for a mask, the base of the merge; NULL: the one that the mask names. Not used for a correction.
+ *  @param output_path      a folder, or a file name that ends in ".safetensors".
+ *  @param options          NULL: defaults. resume, strict and recipe_text have no effect.
+ *  @return SP_OK, SP_E_NULL, SP_E_ARGUMENT, SP_E_NOT_FOUND, SP_E_FILE, SP_E_FORMAT, SP_E_EXISTS, SP_E_MISSING_TENSOR, SP_E_SHAPE,
+ *          SP_E_MEMORY. */
+sp_status sp_job_create_reconstruction(const char *merged_path, const char *correction_path, const char *base_path,
+                                       const char *output_path, const sp_job_options *options, sp_job **out, sp_error *error);
+
 /** The plan as a JSON object: inputs, donor, every output file and tensor with its byte range, bytes to read and write, memory,
  *  warnings. Valid until the job is freed. NULL for NULL. */
 const char *sp_job_plan_json(const sp_job *job);
@@ -337,7 +527,7 @@ sp_status sp_job_progress(const sp_job *job, sp_progress *out);
 /** Ask a running job to stop within a block. From any thread, also before sp_job_run. NULL is ignored. */
 void sp_job_cancel(sp_job *job);
 
-/** What was decided for each tensor, and warnings: the JSON of merge_report.json. NULL until sp_job_run has succeeded.
+/** What was decided for each tensor, and warnings: the JSON of merge_report.json, or of reconstruct_report.json. NULL until sp_job_run has succeeded.
  *  Valid until the job is freed. */
 const char *sp_job_report_json(const sp_job *job);
 

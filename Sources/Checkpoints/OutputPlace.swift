@@ -17,7 +17,7 @@ public enum OutputPlace {
     case .file where isFile, nil: break
     case .folder where !isFile:
       let names = try FileSystem.list(path)
-      guard names.isEmpty || names.contains(where: { $0.hasSuffix(".safetensors") }) else {
+      guard names.isEmpty || names.contains(where: { $0.hasSuffix(".safetensors") || $0 == "merge_report.json" }) else {
         throw Failure(.exists, "\(path) is a folder that holds no checkpoint and is not overwritten: choose another path")
       }
     default:

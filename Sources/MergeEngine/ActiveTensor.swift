@@ -18,8 +18,6 @@ final class ActiveTensor {
   var done = 0
   /// A sweep is over and its successor not yet known.
   var isAdvancing = false
-  /// Has the first sweep's sum been pooled, or need it not be?
-  var isPooled: Bool
   /// Start again in binary64, or refuse: the reason, with the lowest element that gives it.
   var trouble: Trouble?
   var isWide = false
@@ -35,7 +33,6 @@ final class ActiveTensor {
   init(index: Int, task: TensorTask) throws(Failure) {
     self.index = index
     self.task = task
-    isPooled = task.group == nil
     step = .copy(input: 0, Decision())
     partition = Partition(count: task.context.count, granule: 1)
     kernelType = task.outputType
@@ -55,13 +52,12 @@ final class ActiveTensor {
     partials = nil
     (claimed, done, sums) = (0, 0, 0)
     isAdvancing = false
-    var granule = 1
+    partition = Partition(count: task.context.count, granule: 1)
     if case .sweep(let sweep) = next {
-      granule = sweep.granule
+      partition = Partition(count: task.context.count, granule: sweep.granule, ranges: sweep.ranges)
       kernelType = KernelInputs.commonType(task.inputs.map(\.dtype), output: task.outputType)
       if sweep.wide || isWide, kernelType.size == 2 { kernelType = .f32 }
     }
-    partition = Partition(count: task.context.count, granule: granule)
     guard case .sweep(let sweep) = next, sweep.sums > 0 else { return }
     sums = sweep.sums
     let cells = partition.stretches * sums

@@ -27,12 +27,15 @@ public final class Executor: @unchecked Sendable {
   /// Tensors whose pooled sums are known, waiting to go on.
   private var ready: [ActiveTensor] = []
   private var pools: [Int: Pool] = [:]
+  /// Tensors that wait for their group.
+  private var parked = 0
   private var scratchInUse = 0
   private var failure: Failure?
 
+  /// The tensors of a group: how many take part, and which of them wait for the others.
   private struct Pool {
-    var missing: Int
-    var members: [(tensor: ActiveTensor, sums: [Double])] = []
+    var taking = 0
+    var waiting: [(tensor: ActiveTensor, sums: [Double])] = []
   }
 
   /// Memory for buffers when the caller sets no limit.
@@ -49,10 +52,12 @@ public final class Executor: @unchecked Sendable {
     self.heartbeat = heartbeat
     self.finished = finished
     let largestScratch = tasks.map(\.scratchBytes).max() ?? 0
-    let total = memory ?? Self.defaultMemory + largestScratch
-    scratchBudget = largestScratch
-    bufferBudget = max(1, (total - largestScratch) / self.threads)
-    for task in tasks { if let group = task.group { pools[group, default: Pool(missing: 0)].missing += 1 } }
+    // As many tensors at once as there are workers, if they fit beside a share for the buffers.
+    let wanted = self.threads * largestScratch
+    let total = memory ?? Self.defaultMemory + wanted
+    scratchBudget = max(largestScratch, min(wanted, total - total / 4))
+    bufferBudget = max(1, (total - scratchBudget) / self.threads)
+    for task in tasks { if let group = task.group { pools[group, default: Pool()].taking += 1 } }
   }
 
   /// Run all tasks. The first failure stops the rest.
@@ -89,7 +94,7 @@ public final class Executor: @unchecked Sendable {
     while failure == nil, !control.isCancelled {
       for tensor in active { if let stretch = tensor.claim() { return (tensor, stretch) } }
       if active.count <= threads, startAnother() { continue }
-      if active.isEmpty { break }
+      if active.isEmpty, parked == 0 { break }
       monitor.wait()
     }
     monitor.wakeAll()
@@ -104,8 +109,9 @@ public final class Executor: @unchecked Sendable {
     }
     guard next < tasks.count else { return false }
     let task = tasks[next]
-    guard scratchInUse == 0 || scratchInUse + task.scratchBytes <= scratchBudget else { return false }
-    scratchInUse += task.scratchBytes
+    let scratch = task.group == nil ? task.scratchBytes : 0
+    guard scratchInUse == 0 || scratchInUse + scratch <= scratchBudget else { return false }
+    scratchInUse += scratch
     do throws(Failure) {
       let tensor = try ActiveTensor(index: next, task: task)
       control.begin(task.context.name)
@@ -148,11 +154,11 @@ public final class Executor: @unchecked Sendable {
   private func advance(_ tensor: ActiveTensor, after sweep: Sweep) throws(Failure) {
     let sums = tensor.total(maxima: sweep.maxima)
     if let step = try recovery(tensor, sweep, sums) { return try proceed(tensor, step) }
-    if !tensor.isPooled, !sweep.writes, let group = tensor.task.group {
+    if sweep.pools, !sweep.writes, let group = tensor.task.group {
+      sweep.beforePooling()
       return try pool(tensor, group, sums)
     }
-    if let group = tensor.task.group, !tensor.isPooled { try leave(group) }
-    tensor.isPooled = true
+    if let failure = tensor.task.artifacts?.failure { throw failure }
     try proceed(tensor, try sweep.next(sums))
   }
 
@@ -179,14 +185,14 @@ public final class Executor: @unchecked Sendable {
     }
     let finite = sums[..<(sums.count - sweep.maxima)].allSatisfy(\.isFinite)
     let tooSmall = sweep.squares.contains { sums[$0] < 1e-25 }
-    if !tensor.isWide, tensor.kernelType.size == 2, !finite || tooSmall || tensor.trouble != nil, !sweep.squares.isEmpty {
+    if !tensor.isWide, tensor.kernelType.size == 2, !finite && tensor.nonFinite == 0 || tooSmall || tensor.trouble != nil {
       tensor.isWide = true
       tensor.trouble = nil
       guard let method = task.method else { return nil }
       return try method.begin(task.context)
     }
     tensor.trouble = nil
-    guard !finite, !sweep.writes, task.method?.acceptsNonFinite != true else { return nil }
+    guard !finite, sweep.writes ? sweep.needsFiniteSums : task.method?.acceptsNonFinite != true else { return nil }
     if task.policy == .error {
       throw Failure(
         .nonFinite, "the inner products of '\(task.context.name)' are too large for binary64: scale its values down")
@@ -210,10 +216,10 @@ public final class Executor: @unchecked Sendable {
         "\(tensor.overflowed) finite results do not fit in \(tensor.task.outputType.name) and became infinite or NaN")
     }
     let result = TensorResult(decision: decision, copied: copied, seconds: Machine.seconds() - tensor.started)
-    if let group = tensor.task.group, !tensor.isPooled { try leave(group) }
+    if let group = tensor.task.group { try leave(group) }
     let refusal: Failure? = monitor.locked {
       active.removeAll { $0 === tensor }
-      scratchInUse -= tensor.task.scratchBytes
+      if tensor.task.group == nil { scratchInUse -= tensor.task.scratchBytes }
       control.finish()
       defer { monitor.wakeAll() }
       do throws(Failure) { try finished(tensor.index, result) } catch { return error }
@@ -224,39 +230,40 @@ public final class Executor: @unchecked Sendable {
 
   // MARK: - Pooled sums
 
-  /// Park a tensor until all of its group have their sums.
+  /// Park a tensor until all of its group have come as far.
   private func pool(_ tensor: ActiveTensor, _ group: Int, _ sums: [Double]) throws(Failure) {
-    let complete = monitor.locked { () -> Pool? in
+    monitor.locked {
       active.removeAll { $0 === tensor }
-      pools[group]!.missing -= 1
-      pools[group]!.members.append((tensor, sums))
-      defer { monitor.wakeAll() }
-      return pools[group]!.missing == 0 ? pools[group] : nil
+      pools[group]!.waiting.append((tensor, sums))
+      parked += 1
+      monitor.wakeAll()
     }
-    if let complete { try release(complete) }
+    try release(group)
   }
 
-  /// A tensor of the group needs no pooled sums after all.
+  /// A tensor of the group is done; the others need not wait for it.
   private func leave(_ group: Int) throws(Failure) {
-    let complete = monitor.locked { () -> Pool? in
-      pools[group]!.missing -= 1
-      return pools[group]!.missing == 0 ? pools[group] : nil
-    }
-    if let complete { try release(complete) }
+    monitor.locked { pools[group]!.taking -= 1 }
+    try release(group)
   }
 
-  /// Add the sums up in the order of the tensors and let all go on.
-  private func release(_ pool: Pool) throws(Failure) {
-    let members = pool.members.sorted { $0.tensor.index < $1.tensor.index }
+  /// If all of a group wait, add the sums up in the order of the tensors and let all go on.
+  private func release(_ group: Int) throws(Failure) {
+    let waiting = monitor.locked { () -> [(tensor: ActiveTensor, sums: [Double])] in
+      guard let pool = pools[group], !pool.waiting.isEmpty, pool.waiting.count == pool.taking else { return [] }
+      pools[group]!.waiting = []
+      return pool.waiting
+    }
+    let members = waiting.sorted { $0.tensor.index < $1.tensor.index }
     guard var total = members.first?.sums else { return }
     for member in members.dropFirst() { for i in total.indices { total[i] += member.sums[i] } }
     var done: [(ActiveTensor, Decision)] = []
     for member in members {
       guard case .sweep(let sweep) = member.tensor.step else { continue }
-      member.tensor.isPooled = true
       let step = try sweep.next(total)
       if case .finish(let decision) = step { done.append((member.tensor, decision)) }
       monitor.locked {
+        parked -= 1
         member.tensor.take(step)
         if case .finish = step {} else { ready.append(member.tensor) }
         monitor.wakeAll()

@@ -25,7 +25,7 @@ public struct JobOptions: Sendable {
 ///
 /// The output grows in `<output>.partial` and appears by one rename when all of it is there. A run that fails removes what it
 /// wrote; one that is cancelled or killed leaves it, and `resume` goes on from there.
-public final class Job {
+public final class Job: RunnableJob {
   public let plan: Plan
   public let planText: String
   public let control = ExecutionControl()
@@ -54,7 +54,7 @@ public final class Job {
     try OutputPlace.check(path, isFile: plan.isSingleFile, overwrite: options.overwrite)
   }
 
-  public var bytesTotal: Int { plan.layout.totalBytes }
+  public var bytesTotal: Int { plan.makesMerged ? plan.layout.totalBytes : 0 }
   public var tensorsTotal: Int { plan.tensors.count }
 
   /// Run the plan.
@@ -82,7 +82,13 @@ public final class Job {
     let started = Machine.seconds()
     let startTime = Machine.timestamp()
     let journal = try Journal(folder: partial, fingerprint: plan.fingerprint, resume: options.resume)
-    let files = try openFiles(in: partial, keep: journal.isResumed)
+    forgetIncompleteGroups(journal)
+    let files = try openFiles(plan.layout, in: mergedPath(partial), keep: journal.isResumed, wanted: plan.makesMerged)
+    var artifactFiles: [[File]] = []
+    for entry in plan.artifacts.entries {
+      artifactFiles.append(try openFiles(entry.layout, in: partial + "/" + entry.folder, keep: journal.isResumed))
+    }
+    let run = Plan.RunContext(plan, artifactFiles: artifactFiles)
     var results = [TensorResult?](repeating: nil, count: plan.tensors.count)
     var tasks: [TensorTask] = []
     var indices: [Int] = []
@@ -94,7 +100,9 @@ public final class Job {
         control.advance(bytes: slot.byteCount)
         continue
       }
-      tasks.append(try plan.makeTask(tensor, output: .stored(files[slot.file], offset: slot.offset)))
+      // Without merged tensors there is nothing to do for one that is only copied.
+      let output = plan.makesMerged ? TensorOutput.stored(files[slot.file], offset: slot.offset) : .none
+      tasks.append(try plan.makeTask(tensor, output: output, run: run))
       indices.append(index)
     }
     let executor = Executor(
@@ -113,11 +121,26 @@ public final class Job {
     reportText = report.json.serialized(indent: 2)
   }
 
-  /// The output's files at their full size, headers written.
-  private func openFiles(in partial: String, keep: Bool) throws(Failure) -> [File] {
+  /// A group's sums need all of its tensors: one that is not complete begins again.
+  private func forgetIncompleteGroups(_ journal: Journal) {
+    let missing = Set(plan.tensors.filter { journal.results[$0.name] == nil }.compactMap(\.group))
+    journal.forget(plan.tensors.filter { $0.group.map(missing.contains) ?? false }.map(\.name))
+  }
+
+  private func mergedPath(_ partial: String) -> String {
+    plan.mergedFolder.isEmpty ? partial : partial + "/" + plan.mergedFolder
+  }
+
+  /// The files of a checkpoint at their full size, headers written.
+  private func openFiles(
+    _ checkpoint: CheckpointLayout, in folder: String, keep: Bool, wanted: Bool = true
+  ) throws(Failure) -> [File] {
+    guard wanted else { return [] }
+    try FileSystem.makeFolder(folder)
+    if let index = checkpoint.indexText { try FileSystem.write(index, to: folder + "/model.safetensors.index.json") }
     var files: [File] = []
-    for layout in plan.layout.files {
-      let file = try File(path: partial + "/" + layout.name, mode: keep ? .update : .create)
+    for layout in checkpoint.files {
+      let file = try File(path: folder + "/" + layout.name, mode: keep ? .update : .create)
       try file.truncate(to: layout.size)
       try file.write(layout.header, at: 0)
       files.append(file)
@@ -137,14 +160,14 @@ public final class Job {
       if let lambdas = report.lambdasCSV { try FileSystem.write(lambdas, to: stem + ".yoyo_scale.csv") }
       return try FileSystem.remove(partial)
     }
-    if let index = plan.layout.indexText { try FileSystem.write(index, to: partial + "/model.safetensors.index.json") }
-    if let folder = plan.inputs[plan.donor].checkpoint.folder {
-      try plan.sideFiles.copy(from: folder, to: partial, except: ["config.json"])
+    if plan.makesMerged, let folder = plan.inputs[plan.donor].checkpoint.folder {
+      let merged = mergedPath(partial)
+      try plan.sideFiles.copy(from: folder, to: merged, except: ["config.json"])
       if plan.sideFiles.carried.contains("config.json") {
         let source = folder + "/config.json"
         let text = try ConfigText.edited(
           try FileSystem.read(source), dtype: plan.recipe.outputType?.torchName, source: source)
-        try FileSystem.write(text, to: partial + "/config.json")
+        try FileSystem.write(text, to: merged + "/config.json")
       }
     }
     try FileSystem.write(report.json.serialized(indent: 2) + "\n", to: partial + "/merge_report.json")

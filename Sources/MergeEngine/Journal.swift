@@ -55,6 +55,9 @@ final class Journal {
     return true
   }
 
+  /// Forget results: these tensors are made again.
+  func forget(_ tensors: some Sequence<String>) { for tensor in tensors { results[tensor] = nil } }
+
   func record(_ tensor: String, _ result: TensorResult) throws(Failure) {
     let entry: JSON = [
       "tensor": .string(tensor), "decision": .object(result.decision.entries),

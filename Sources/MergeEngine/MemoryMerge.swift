@@ -30,9 +30,10 @@ public struct MemoryMerge {
   ///   - models: at least one; all inputs and the output have `shape`.
   ///   - outputType: a float type, or the inputs' own where they are no floats.
   /// - Throws: `.method` for too few or too many models, `.dtype` for types that cannot be merged, and what the method throws.
+  ///   - output: nil: only the artifacts are wanted.
   public func run(
-    models: [MemoryTensor], base: MemoryTensor?, into output: UnsafeMutableRawPointer, _ outputType: DType, shape: [Int],
-    name: String
+    models: [MemoryTensor], base: MemoryTensor?, into output: UnsafeMutableRawPointer?, _ outputType: DType, shape: [Int],
+    name: String, artifacts: (any ArtifactSink)? = nil
   ) throws(Failure) -> Decision {
     try type(of: method).schema.check(models: models.count, hasBase: base != nil)
     let usesBase = base != nil && method.usesBase(given: true)
@@ -54,22 +55,26 @@ public struct MemoryMerge {
     let context = TensorContext(name: name, shape: shape, modelCount: models.count, hasBase: usesBase)
     return try Self.execute(
       TensorTask(
-        context: context, inputs: inputs.map { .memory($0.data, $0.dtype) }, inputNames: names, output: .memory(output),
-        outputType: outputType, method: program, policy: policy), threads: threads)
+        context: context, inputs: inputs.map { .memory($0.data, $0.dtype) }, inputNames: names,
+        output: output.map { .memory($0) } ?? .none, outputType: outputType, method: program, policy: policy,
+        artifacts: artifacts), threads: threads)
   }
 
-  /// Run a program over float tensors of `count` elements, passing on what is not finite.
+  /// Run a program over float tensors of `count` elements.
+  /// - Parameters:
+  ///   - output: nil: the program leaves its result elsewhere.
+  ///   - policy: what to do about a NaN or an infinity; by default it is passed on.
+  ///   - names: how messages call the inputs.
   public static func run(
-    _ program: any SweepProgram, _ inputs: [MemoryTensor], into output: UnsafeMutableRawPointer, _ outputType: DType,
-    count: Int,
-    threads: Int
+    _ program: any SweepProgram, _ inputs: [MemoryTensor], into output: UnsafeMutableRawPointer?, _ outputType: DType,
+    count: Int, threads: Int, policy: NonFinitePolicy = .ignore, names: [String]? = nil
   ) throws(Failure) {
     let context = TensorContext(name: "", shape: [count], modelCount: inputs.count, hasBase: false)
     _ = try execute(
       TensorTask(
         context: context, inputs: inputs.map { .memory($0.data, $0.dtype) },
-        inputNames: inputs.indices.map { "inputs[\($0)]" }, output: .memory(output), outputType: outputType, method: program,
-        policy: .ignore), threads: threads)
+        inputNames: names ?? inputs.indices.map { "inputs[\($0)]" }, output: output.map { .memory($0) } ?? .none,
+        outputType: outputType, method: program, policy: policy), threads: threads)
   }
 
   private static func execute(_ task: TensorTask, threads: Int) throws(Failure) -> Decision {

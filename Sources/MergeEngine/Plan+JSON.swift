@@ -20,12 +20,27 @@ extension Plan {
       .init(
         key: "files",
         value: .array(
-          layout.files.enumerated().map {
-            ["name": .string($0.element.name), "bytes": .int($0.element.size), "tensors": .int(counts[$0.offset])]
+          (makesMerged ? layout.files : []).enumerated().map {
+            [
+              "name": .string(mergedFolder.isEmpty ? $0.element.name : mergedFolder + "/" + $0.element.name),
+              "bytes": .int($0.element.size), "tensors": .int(counts[$0.offset]),
+            ]
           })))
+    if !artifacts.entries.isEmpty {
+      members.append(
+        .init(
+          key: "artifacts",
+          value: .array(
+            artifacts.entries.map {
+              [
+                "folder": .string($0.folder), "model": .string(inputs[$0.input].path), "tensors": .int($0.layout.slots.count),
+                "bytes": .int($0.layout.totalBytes),
+              ]
+            })))
+    }
     members.append(.init(key: "tensors", value: .array(tensors.indices.map { describe($0) })))
     members += [
-      .init(key: "bytes_to_read", value: .int(bytesToRead)), .init(key: "bytes_to_write", value: .int(layout.totalBytes)),
+      .init(key: "bytes_to_read", value: .int(bytesToRead)), .init(key: "bytes_to_write", value: .int(bytesToWrite)),
       .init(key: "memory", value: .int(plannedMemory)), .init(key: "threads", value: .int(threads)),
       .init(key: "free_disk", value: outputPath.flatMap { FileSystem.freeBytes(near: $0) }.map { .int($0) } ?? .null),
       .init(key: "warnings", value: .array(warnings.map { .string($0) })),

@@ -13,7 +13,16 @@ public struct Plan {
     let isBase: Bool
     let checkpoint: Checkpoint
     let parameters: [(name: String, setting: Setting)]
+    /// Its activation statistics: name to [channels].
+    var statistics: Checkpoint?
+
+    /// Does it hold differences from a base, rather than weights?
+    var isTaskVector: Bool { checkpoint.metadata.contains { $0.key == Plan.contentKey && $0.value == Plan.taskVector } }
   }
+
+  /// What `output: task_vector` writes into the metadata.
+  static let contentKey = "stockpot.content"
+  static let taskVector = "task_vector"
 
   /// What is made of one tensor.
   struct Tensor {
@@ -45,6 +54,13 @@ public struct Plan {
   let sideFiles: SideFiles
   private(set) var tensors: [Tensor]
   let layout: CheckpointLayout
+  let artifacts: ArtifactCheckpoints
+  /// Folder of the output that holds the merged checkpoint; "": the output itself. Only a method without artifacts uses that.
+  let mergedFolder: String
+  /// Is the output a task vector?
+  let makesTaskVector: Bool
+  /// Are merged tensors written, and not only artifacts?
+  let makesMerged: Bool
   let outputPath: String?
   private(set) var threads: Int
   /// Bytes for buffers and methods' scratch; nil: the default.
@@ -75,14 +91,69 @@ public struct Plan {
       naming = .file(FileSystem.name(of: path))
       metadata = [("stockpot.recipe", recipe.json.serialized(indent: 0))]
     }
+    makesTaskVector = tensors.contains { tensor in
+      guard case .merge(let parameters) = tensor.action else { return false }
+      return parameters.contains { $0.key == "output" && $0.value.string == Self.taskVector }
+    }
+    if makesTaskVector { metadata.append((Self.contentKey, Self.taskVector)) }
+    let shardSize = options.shardSize ?? CheckpointLayout.defaultShardSize
     layout = try CheckpointLayout(
-      tensors: tensors.map { ($0.name, $0.dtype, $0.shape) }, shardSize: options.shardSize ?? CheckpointLayout.defaultShardSize,
-      naming: naming, metadata: metadata)
+      tensors: tensors.map { ($0.name, $0.dtype, $0.shape) }, shardSize: shardSize, naming: naming, metadata: metadata)
+    let wanted = try Self.artifacts(of: tensors, recipe, inputs)
+    makesMerged = wanted.makesMerged
+    let notes = Self.artifactNotes(recipe, inputs, tensors)
+    artifacts = try ArtifactCheckpoints(
+      wanted: wanted.list, inputs: inputs.map(\.path), shardSize: shardSize, metadata: notes)
+    mergedFolder = artifacts.entries.isEmpty ? "" : "merged"
+    if naming != .folder, !artifacts.entries.isEmpty {
+      throw Failure(
+        .argument, "\(recipe.schema.name) writes several checkpoints: give the output a folder's name, not a file's")
+    }
     try checkMemory()
     try checkMethod()
-    if let path = self.outputPath, let free = FileSystem.freeBytes(near: path), free < layout.totalBytes {
-      warnings.append("the output needs \(layout.totalBytes) bytes, but the file system has \(free) free")
+    if let path = self.outputPath, let free = FileSystem.freeBytes(near: path), free < bytesToWrite {
+      warnings.append("the output needs \(bytesToWrite) bytes, but the file system has \(free) free")
     }
+  }
+
+  /// The artifacts of every tensor, by the method with the tensor's parameters.
+  private static func artifacts(
+    of tensors: [Tensor], _ recipe: Recipe, _ inputs: [Input]
+  ) throws(Failure) -> (list: [(name: String, artifacts: [Artifact], models: [Int])], makesMerged: Bool) {
+    var list: [(name: String, artifacts: [Artifact], models: [Int])] = []
+    var makesMerged = true
+    for tensor in tensors {
+      var artifacts: [Artifact] = []
+      let models = tensor.inputs.filter { !inputs[$0].isBase }
+      if case .merge(let parameters) = tensor.action {
+        let method = try recipe.method.init(Parameters(recipe.schema, parameters))
+        let context = TensorContext(
+          name: tensor.name, shape: tensor.shape, modelCount: models.count, hasBase: models.count < tensor.inputs.count)
+        artifacts = method.artifacts(context, dtype: tensor.dtype)
+        if !method.makesMerged { makesMerged = false }
+      }
+      list.append((tensor.name, artifacts, models))
+    }
+    return (list, makesMerged)
+  }
+
+  /// What a model's artifacts say of themselves (docs/masks.md).
+  private static func artifactNotes(
+    _ recipe: Recipe, _ inputs: [Input], _ tensors: [Tensor]
+  ) -> (Int) -> [(key: String, value: String)] {
+    let standard = recipe.schema.parameter("lambda")?.defaultValue ?? 1
+    var lambdas: [JSON.Member] = []
+    for tensor in tensors {
+      guard case .merge(let parameters) = tensor.action else { continue }
+      lambdas.append(.init(key: tensor.name, value: parameters.first { $0.key == "lambda" }?.value ?? standard))
+    }
+    let isOne = lambdas.allSatisfy { $0.value.double == lambdas.first?.value.double }
+    let lambda = isOne ? lambdas.first?.value ?? standard : JSON.object(lambdas)
+    let common = [
+      ("stockpot.format", recipe.method.artifactFormat), ("stockpot.version", "1"), ("stockpot.method", recipe.schema.name),
+      ("stockpot.base", inputs.first { $0.isBase }?.path ?? ""), ("stockpot.lambda", lambda.serialized(indent: 0)),
+    ]
+    return { common + [("stockpot.model", inputs[$0].path)] }
   }
 
   /// Begin every combination of parameters once, so that a contradiction or a wrong number of models is found before anything
@@ -112,9 +183,12 @@ public struct Plan {
       scratch = max(scratch, task.scratchBytes)
       buffers = max(buffers, bytes - task.scratchBytes)
       guard bytes <= memory else {
+        let remedy =
+          recipe.schema.parameter("exclude_keys") == nil ? "drop the option" : "leave the tensor out with exclude_keys"
         throw Failure(
           .memory,
-          "'\(tensor.name)' needs \(bytes) bytes on one thread, more than max_memory = \(memory): raise it, or drop the option")
+          "'\(tensor.name)' \(tensor.shape) needs \(bytes) bytes on one thread, more than max_memory = \(memory): raise it, or "
+            + remedy)
       }
     }
     threads = min(threads, max(1, (memory - scratch) / buffers))
@@ -138,28 +212,97 @@ public struct Plan {
   // MARK: - Tasks
 
   /// The executor's task for a tensor.
-  func makeTask(_ tensor: Tensor, output: TensorOutput) throws(Failure) -> TensorTask {
-    var method: (any MergeMethod)?
+  /// - Parameters:
+  ///   - run: what the tensors of one run share, and where their artifacts go; nil while planning.
+  func makeTask(_ tensor: Tensor, output: TensorOutput, run: RunContext? = nil) throws(Failure) -> TensorTask {
+    var method: (any SweepProgram)?
     var hasBase = false
     var policy = NonFinitePolicy.error
-    if case .merge(let parameters) = tensor.action {
+    switch tensor.action {
+    case .merge(let parameters):
       let values = try Parameters(recipe.schema, parameters)
-      method = try recipe.method.init(values)
-      hasBase = inputs[tensor.inputs[0]].isBase && method!.usesBase(given: true)
+      let made = try recipe.method.init(values)
+      hasBase = inputs[tensor.inputs[0]].isBase && made.usesBase(given: true)
       policy = values.choice("on_non_finite", as: NonFinitePolicy.self)
+      method = made
+    case .copy:
+      // What is taken over as it is adds nothing to a task vector.
+      if makesTaskVector, tensor.dtype.isFloat {
+        method = CombineProgram(coefficients: [0])
+        policy = .ignore
+      }
     }
     let sources = tensor.inputs.map { index -> TensorInput in
-      let checkpoint = inputs[index].checkpoint
-      let record = checkpoint.tensor(named: tensor.name)!
-      guard let columns = tensor.croppedColumns, record.shape[1] != columns else { return .stored(checkpoint, record) }
-      return .cropped(checkpoint, record, columns: columns, storedColumns: record.shape[1])
+      let source = source(tensor, inputs[index].checkpoint)
+      guard inputs[index].isTaskVector, tensor.dtype.isFloat else { return source }
+      return .sum(base: self.source(tensor, inputs.first { $0.isBase }!.checkpoint), vector: source)
+    }
+    var context = TensorContext(
+      name: tensor.name, shape: tensor.shape, modelCount: tensor.inputs.count - (hasBase ? 1 : 0), hasBase: hasBase)
+    let group = tensor.group
+    if let run {
+      context.group = group.map { run.storage(of: $0) }
+      context.statistics = try statistics(of: tensor)
     }
     return TensorTask(
-      context: TensorContext(
-        name: tensor.name, shape: tensor.shape, modelCount: tensor.inputs.count - (hasBase ? 1 : 0), hasBase: hasBase),
-      inputs: sources, inputNames: tensor.inputs.map { inputs[$0].path }, output: output, outputType: tensor.dtype,
-      method: method, policy: policy, group: method == nil ? nil : tensor.group)
+      context: context, inputs: sources, inputNames: tensor.inputs.map { inputs[$0].path }, output: output,
+      outputType: tensor.dtype, method: method, policy: policy, group: group, artifacts: run?.artifacts(of: tensor.name))
   }
+
+  private func source(_ tensor: Tensor, _ checkpoint: Checkpoint) -> TensorInput {
+    let record = checkpoint.tensor(named: tensor.name)!
+    guard let columns = tensor.croppedColumns, record.shape[1] != columns else { return .stored(checkpoint, record) }
+    return .cropped(checkpoint, record, columns: columns, storedColumns: record.shape[1])
+  }
+
+  /// What one run of a plan shares between its tasks.
+  struct RunContext {
+    private let groups: [Int: GroupStorage]
+    private let sinks: [String: TensorArtifacts]
+
+    init(_ plan: Plan, artifactFiles: [[File]]) {
+      groups = Dictionary(uniqueKeysWithValues: Set(plan.tensors.compactMap(\.group)).map { ($0, GroupStorage()) })
+      var sinks: [String: TensorArtifacts] = [:]
+      for (tensor, places) in zip(plan.tensors, plan.artifacts.places) where !places.isEmpty {
+        let targets = places.map { place in
+          let slot = plan.artifacts.entries[place.entry].layout.slots[place.slot]
+          return (file: artifactFiles[place.entry][slot.file], offset: slot.offset, byteCount: slot.byteCount)
+        }
+        sinks[tensor.name] = TensorArtifacts(dtype: tensor.dtype, targets: targets)
+      }
+      self.sinks = sinks
+    }
+
+    func storage(of group: Int) -> GroupStorage { groups[group]! }
+    func artifacts(of tensor: String) -> TensorArtifacts? { sinks[tensor] }
+  }
+
+  /// The activation statistics of a tensor's models; empty when none has any.
+  private func statistics(of tensor: Tensor) throws(Failure) -> [[Double]?] {
+    let models = tensor.inputs.filter { !inputs[$0].isBase }
+    guard models.contains(where: { inputs[$0].statistics != nil }) else { return [] }
+    var all: [[Double]?] = []
+    for model in models {
+      guard let source = inputs[model].statistics, let record = source.tensor(named: tensor.name) else {
+        all.append(nil)
+        continue
+      }
+      guard record.dtype.isFloat, record.shape.count == 1 else {
+        throw Failure(
+          .format, "'\(tensor.name)' of the statistics \(source.path) is no list of numbers: collect them again")
+      }
+      let count = record.shape[0]
+      let raw = UnsafeMutableRawPointer.allocate(byteCount: max(1, record.byteCount), alignment: 64)
+      defer { raw.deallocate() }
+      try source.read(record, bytes: 0..<record.byteCount, into: raw)
+      var values = [Double](repeating: 0, count: count)
+      values.withUnsafeMutableBytes { Cast.convert(raw, record.dtype, count: count, into: $0.baseAddress!, .f64) }
+      all.append(values)
+    }
+    return all
+  }
+
+  var bytesToWrite: Int { (makesMerged ? layout.totalBytes : 0) + artifacts.totalBytes }
 
   var bytesToRead: Int {
     tensors.reduce(0) { total, tensor in

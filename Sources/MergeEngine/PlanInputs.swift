@@ -26,9 +26,19 @@ struct PlanInputs {
       if base != nil, schema.base != .donor, Self.isSame(model.path, recipe.base!) { continue }
       models.append(inputs.count)
       inputs.append(
-        Plan.Input(path: model.path, isBase: false, checkpoint: try Self.open(model.path), parameters: model.parameters))
+        Plan.Input(
+          path: model.path, isBase: false, checkpoint: try Self.open(model.path), parameters: model.parameters,
+          statistics: try model.statistics.map { (path) throws(Failure) in try Checkpoint(path: path) }))
     }
     try schema.check(models: models.count, hasBase: base != nil)
+    for input in inputs where input.isTaskVector {
+      guard !input.isBase, base != nil, schema.base != .donor else {
+        throw Failure(
+          .method,
+          "\(input.path) is a task vector, merged minus base: give it as a model beside its base_model, to task_arithmetic or another "
+            + "method that adds task vectors")
+      }
+    }
     for input in inputs {
       if let failure = try Quantization.failure(of: input.checkpoint) { throw failure }
     }

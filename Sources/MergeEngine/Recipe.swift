@@ -7,6 +7,8 @@ import TensorKernels
 public struct Recipe {
   struct Model {
     let path: String
+    /// Path of its activation statistics.
+    let statistics: String?
     let parameters: [(name: String, setting: Setting)]
   }
 
@@ -31,7 +33,7 @@ public struct Recipe {
 
   private static let keys = [
     "merge_method", "models", "base_model", "parameters", "dtype", "out_dtype", "config_source", "on_shape_mismatch",
-    "on_missing", "extras", "on_non_finite", "output", "random_seed", "name",
+    "on_missing", "extras", "on_non_finite", "output", "random_seed", "statistics", "name",
   ]
   private static let otherGrammar = ["slices", "modules", "tokenizer", "tokenizer_source", "chat_template"]
 
@@ -60,12 +62,13 @@ public struct Recipe {
     if let value = json["base_model"], !value.isNull { base = try Self.reference(value) } else { base = nil }
     let schema = method.schema
     var models: [Model] = []
+    let shared = try Self.statistics(in: json, "the recipe")
     guard let list = json["models"]?.array, !list.isEmpty else {
       throw Failure(.recipe, "the recipe has no 'models': list at least one {model: PATH}")
     }
     for (i, entry) in list.enumerated() {
       let path = try Self.reference(entry.members != nil ? entry["model"] ?? .null : entry)
-      for member in entry.members ?? [] where member.key != "model" && member.key != "parameters" {
+      for member in entry.members ?? [] where !["model", "parameters", "statistics"].contains(member.key) {
         let text = "models[\(i)] has the unknown key '\(member.key)', which has no effect"
         if strict { throw Failure(.recipe, text) }
         warnings.append(text)
@@ -74,13 +77,18 @@ public struct Recipe {
       for (name, _) in settings where schema.parameter(name)?.perModel == false {
         warnings.append("models[\(i)] sets '\(name)', which is no per-model parameter: move it to the recipe's 'parameters'")
       }
-      models.append(Model(path: path, parameters: settings))
+      if entry["statistics"] != nil, schema.parameter("statistics") == nil {
+        warnings.append("models[\(i)] has statistics, of which \(name) makes no use")
+      }
+      let own = try Self.statistics(in: entry, "models[\(i)]")
+      models.append(Model(path: path, statistics: own ?? shared, parameters: settings))
     }
     var parameters = try Self.settings(json["parameters"], "parameters", schema, strict, &warnings)
-    for key in ["on_non_finite", "output"] {
+    for key in ["on_non_finite", "output", "random_seed"] {
       guard let value = json[key], !value.isNull else { continue }
       guard schema.parameter(key) != nil else {
-        warnings.append("\(name) has no '\(key)', which has no effect")
+        // A seed is given to every merge of a script, whether it draws or not.
+        if key != "random_seed" { warnings.append("\(name) has no '\(key)', which has no effect") }
         continue
       }
       parameters.append((key, try Setting(value, place: key)))
@@ -106,6 +114,16 @@ public struct Recipe {
     throw Failure(.recipe, "a model is \(json.serialized(indent: 0)): give the path of a folder or of a .safetensors file")
   }
 
+  /// The path of activation statistics, given as `statistics`, or among the parameters.
+  private static func statistics(in json: JSON, _ place: String) throws(Failure) -> String? {
+    if let path = json["parameters"]?["statistics"]?.string { return path }
+    guard let value = json["statistics"], !value.isNull else { return nil }
+    guard let path = value.string, !path.isEmpty else {
+      throw Failure(.recipe, "statistics of \(place) is \(value.serialized(indent: 0)): give the path of a file")
+    }
+    return path
+  }
+
   private static func settings(
     _ json: JSON?, _ place: String, _ schema: MethodSchema, _ strict: Bool, _ warnings: inout [String]
   ) throws(Failure) -> [(name: String, setting: Setting)] {
@@ -119,6 +137,8 @@ public struct Recipe {
         warnings.append(text)
         continue
       }
+      // A path of statistics belongs to the model, not to the method's parameters.
+      if member.key == "statistics", member.value.string != nil { continue }
       settings.append((member.key, try Setting(member.value, place: "\(place).\(member.key)")))
     }
     return settings

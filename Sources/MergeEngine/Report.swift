@@ -67,7 +67,7 @@ struct Report {
       ],
       "summary": [
         "tensors": .int(results.count), "merged": .int(merged), "copied": .int(copied), "bytes_read": .int(plan.bytesToRead),
-        "bytes_written": .int(plan.layout.totalBytes), "warnings": .int(warnings.count),
+        "bytes_written": .int(plan.bytesToWrite), "warnings": .int(warnings.count),
         "outside_unit": .array(outsideUnit.map { .string($0) }),
       ],
       "warnings": .array(warnings.map { .string($0) }), "tensors": .array(results.indices.map { tensor($0) }),

@@ -73,11 +73,10 @@ struct StretchRunner {
             inputs: KernelInputs(table: pointers.baseAddress!, count: pointers.count, dtype: kernelType), start: start,
             count: count, output: output, outputType: outputType, sums: sums, workspace: arena + layout.workspace))
       }
-      let suspicious =
-        sweep.writes
-        ? NonFinite.any(output!, outputType, count: count)
-        : (0..<(sweep.sums - sweep.maxima)).contains { !sums[$0].isFinite }
-      if suspicious { inspect(raw, start, count, results: output.map { ($0, outputType) }) }
+      let spoiled = (0..<(sweep.sums - sweep.maxima)).contains { !sums[$0].isFinite }
+      if spoiled || sweep.writes && NonFinite.any(output!, outputType, count: count) {
+        inspect(raw, start, count, results: spoiled ? nil : output.map { ($0, outputType) })
+      }
       if sweep.writes { try write(output!, outputType, start, count, arena + layout.narrowed) }
       start += count
     }
@@ -152,6 +151,7 @@ struct StretchRunner {
       switch task.output {
       case .memory(let base): (base + start * task.outputType.size).copyMemory(from: result, byteCount: bytes)
       case .stored(let file, let offset): try file.write(result, count: bytes, at: offset + start * task.outputType.size)
+      case .none: break
       }
       control.advance(bytes: bytes)
       start += count

@@ -11,11 +11,14 @@ public enum TensorInput {
   case stored(Checkpoint, TensorRecord)
   /// The upper left `columns` columns of a stored matrix with `storedColumns` columns.
   case cropped(Checkpoint, TensorRecord, columns: Int, storedColumns: Int)
+  /// A stored task vector plus the base it belongs to, in binary64.
+  indirect case sum(base: TensorInput, vector: TensorInput)
 
   public var dtype: DType {
     switch self {
     case .memory(_, let dtype): dtype
     case .stored(_, let record), .cropped(_, let record, _, _): record.dtype
+    case .sum: .f64
     }
   }
 
@@ -38,14 +41,43 @@ public enum TensorInput {
         try checkpoint.read(record, bytes: from * size..<(from + part) * size, into: buffer! + done * size)
         done += part
       }
+    case .sum(let base, let vector):
+      let total = buffer!.assumingMemoryBound(to: Double.self)
+      try base.add(start, count, to: total, isFirst: true)
+      try vector.add(start, count, to: total, isFirst: false)
     }
     return UnsafeRawPointer(buffer!)
   }
 
+  /// Add elements to binary64 numbers, or put them there.
+  private func add(
+    _ start: Int, _ count: Int, to total: UnsafeMutablePointer<Double>, isFirst: Bool
+  ) throws(Failure) {
+    let raw = UnsafeMutableRawPointer.allocate(byteCount: max(1, count * dtype.size), alignment: 64)
+    let numbers = UnsafeMutablePointer<Double>.allocate(capacity: max(1, count))
+    defer {
+      raw.deallocate()
+      numbers.deallocate()
+    }
+    Cast.convert(try elements(start, count, buffer: raw), dtype, count: count, into: numbers, .f64)
+    if isFirst {
+      total.update(from: numbers, count: count)
+    } else {
+      for i in 0..<count { total[i] += numbers[i] }
+    }
+  }
+
   /// Ask for a range to be fetched while something else is computed.
   func prefetch(_ range: Range<Int>) {
-    guard case .stored(let checkpoint, let record) = self, !range.isEmpty else { return }
-    checkpoint.prefetch(record, bytes: range.lowerBound * dtype.size..<range.upperBound * dtype.size)
+    guard !range.isEmpty else { return }
+    switch self {
+    case .stored(let checkpoint, let record):
+      checkpoint.prefetch(record, bytes: range.lowerBound * dtype.size..<range.upperBound * dtype.size)
+    case .sum(let base, let vector):
+      base.prefetch(range)
+      vector.prefetch(range)
+    case .memory, .cropped: break
+    }
   }
 }
 
@@ -55,6 +87,8 @@ public enum TensorOutput {
   case memory(UnsafeMutableRawPointer)
   /// A file, from a byte offset on.
   case stored(File, offset: Int)
+  /// Nowhere: the method only makes artifacts.
+  case none
 }
 
 /// What to do about a NaN or an infinity in an input.
@@ -72,13 +106,17 @@ public final class TensorTask {
   /// nil: input 0 is copied.
   public let method: (any SweepProgram)?
   public let policy: NonFinitePolicy
-  /// Tensors with the same number pool the sums of their first sweep.
+  /// Tensors with the same number pool their sums.
   public let group: Int?
+  let artifacts: (any ArtifactSink)?
 
   public init(
     context: TensorContext, inputs: [TensorInput], inputNames: [String], output: TensorOutput, outputType: DType,
-    method: (any SweepProgram)?, policy: NonFinitePolicy = .error, group: Int? = nil
+    method: (any SweepProgram)?, policy: NonFinitePolicy = .error, group: Int? = nil, artifacts: (any ArtifactSink)? = nil
   ) {
+    var context = context
+    context.isDouble = inputs.contains { $0.dtype == .f64 }
+    context.artifacts = artifacts
     self.context = context
     self.inputs = inputs
     self.inputNames = inputNames
@@ -87,6 +125,7 @@ public final class TensorTask {
     self.method = method
     self.policy = policy
     self.group = group
+    self.artifacts = artifacts
   }
 
   var outputBytes: Int { context.count * outputType.size }
@@ -112,17 +151,23 @@ struct Partition {
   let granule: Int
   let stretch: Int
   let stretches: Int
+  private let ranges: [Range<Int>]?
 
-  init(count: Int, granule: Int) {
+  /// - Parameter ranges: the stretches, where a sweep names them.
+  init(count: Int, granule: Int, ranges: [Range<Int>]? = nil) {
     self.count = count
     self.granule = granule
+    self.ranges = ranges
     let unit = granule == 1 ? Self.unit : max(granule, Self.unit / granule * granule)
     let units = (count + unit - 1) / unit
     stretch = unit * max(1, (units + Self.maximumStretches - 1) / Self.maximumStretches)
-    stretches = max(1, (count + stretch - 1) / stretch)
+    stretches = ranges?.count ?? max(1, (count + stretch - 1) / stretch)
   }
 
-  func range(_ index: Int) -> Range<Int> { min(index * stretch, count)..<min((index + 1) * stretch, count) }
+  func range(_ index: Int) -> Range<Int> {
+    if let ranges { return ranges.indices.contains(index) ? ranges[index].clamped(to: 0..<count) : count..<count }
+    return min(index * stretch, count)..<min((index + 1) * stretch, count)
+  }
 
   /// Elements of a block that needs `bytesPerElement`, within `budget` bytes: a multiple of the kernels' chunk, or of the granule.
   func block(bytesPerElement: Int, budget: Int) -> Int {

@@ -1,5 +1,6 @@
 import JSON
 import Platform
+import Synchronization
 import TensorKernels
 
 /// Says, tensor by tensor, which sweeps over the data are needed and what to make of them.
@@ -13,7 +14,7 @@ public protocol SweepProgram: Sendable {
   /// Bytes of memory beside the blocks that one tensor needs while it is merged.
   func scratchBytes(_ tensor: TensorContext) -> Int
 
-  /// May its sums be NaN or infinite?
+  /// May the sums of sweeps that do not write be NaN or infinite?
   var acceptsNonFinite: Bool { get }
 }
 
@@ -36,10 +37,23 @@ public protocol MergeMethod: SweepProgram {
   /// Is the base one of the inputs?
   /// - Parameter given: is there one?
   func usesBase(given: Bool) -> Bool
+
+  /// What is made of a tensor beside the merged one, in a fixed order.
+  /// - Parameter dtype: in which numbers are to be stored.
+  func artifacts(_ tensor: TensorContext, dtype: DType) -> [Artifact]
+
+  /// Does it make merged tensors, and not only artifacts?
+  var makesMerged: Bool { get }
+
+  /// What a file of artifacts says of itself: the value of stockpot.format.
+  static var artifactFormat: String { get }
 }
 
 extension MergeMethod {
   public var scope: Scope { .tensor }
+  public var makesMerged: Bool { true }
+  public static var artifactFormat: String { "" }
+  public func artifacts(_ tensor: TensorContext, dtype: DType) -> [Artifact] { [] }
   public func usesBase(given: Bool) -> Bool { Self.schema.base == .required || (given && Self.schema.base == .optional) }
 }
 
@@ -53,6 +67,15 @@ public struct TensorContext: Sendable {
   public let modelCount: Int
   /// Is the base input 0, and the models 1 and up? Otherwise the models are 0 and up.
   public let hasBase: Bool
+  /// Is any input F64?
+  public var isDouble = false
+  /// Per model, the activation statistic of each input channel (columns of the matrix); nil where a model has none. Empty: none
+  /// at all.
+  public var statistics: [[Double]?] = []
+  /// What the tensors of a group share, where `scope` is wider than the tensor; nil: the tensor is alone.
+  public var group: GroupStorage?
+  /// Where results beside the tensor go; nil: nobody wants them.
+  public var artifacts: (any ArtifactSink)?
 
   public init(name: String, shape: [Int], modelCount: Int, hasBase: Bool) {
     self.name = name
@@ -65,6 +88,57 @@ public struct TensorContext: Sendable {
   public var inputCount: Int { modelCount + (hasBase ? 1 : 0) }
   /// Index of the first model among the inputs.
   public var firstModel: Int { hasBase ? 1 : 0 }
+}
+
+/// What the tensors of one group share: whatever the first of them makes.
+public final class GroupStorage: Sendable {
+  private let object = Mutex<(any Sendable)?>(nil)
+
+  public init() {}
+
+  /// The shared object, made by whoever asks first.
+  public func shared<Object: Sendable>(_ make: @Sendable () -> Object) -> Object {
+    object.withLock { stored in
+      if let known = stored as? Object { return known }
+      let made = make()
+      stored = made
+      return made
+    }
+  }
+}
+
+/// A result beside the merged tensor, of a size that is known beforehand: a mask, a factor of a low-rank correction.
+public struct Artifact: Sendable {
+  /// Folder of the output that it belongs to: "masks".
+  public let collection: String
+  /// Whose it is.
+  public let model: Int
+  /// Appended to the tensor's name.
+  public let suffix: String
+  public let dtype: DType
+  public let shape: [Int]
+
+  public init(collection: String, model: Int, suffix: String = "", dtype: DType, shape: [Int]) {
+    self.collection = collection
+    self.model = model
+    self.suffix = suffix
+    self.dtype = dtype
+    self.shape = shape
+  }
+
+  public var byteCount: Int { shape.reduce(1, *) * dtype.size }
+}
+
+/// Takes the bytes of a tensor's artifacts, from any worker.
+public protocol ArtifactSink: Sendable {
+  /// The element type in which numbers are stored.
+  var dtype: DType { get }
+
+  /// The first write that failed.
+  var failure: Failure? { get }
+
+  /// Put `count` bytes at `offset` of artifact `index` of the method's list. A failure is kept until the sweep is over.
+  func write(_ bytes: UnsafeRawPointer, count: Int, artifact index: Int, at offset: Int)
 }
 
 /// What happens next with a tensor.
@@ -95,6 +169,15 @@ public struct Sweep {
   public var granule = 1
   /// Do the inputs have to come as F32 or F64?
   public var wide = false
+  /// Of a sweep that writes: is its output useless when a sum is not finite, so that the tensor is copied instead?
+  public var needsFiniteSums = false
+  /// The stretches to go over, in order; nil: the whole tensor.
+  public var ranges: [Range<Int>]?
+  /// In a group: does the tensor wait until all of its group have come this far, their sums added up? Never for a sweep that
+  /// writes.
+  public var pools = true
+  /// Called when this tensor's share of a pooled sweep is complete, before it waits.
+  public var beforePooling: () -> Void = {}
   public var run: (Block) -> Void
   public var next: ([Double]) throws(Failure) -> Step
 

@@ -85,6 +85,8 @@ public struct ParameterSchema: Sendable {
     case boolean
     case choice([String])
     case strings
+    /// A list of numbers for all models, or a list with one list (or null) per model.
+    case vectors
     /// An input of the merge: its name, or its number, counted from 1; 0 means none.
     case model
   }
@@ -98,13 +100,15 @@ public struct ParameterSchema: Sendable {
   public let maximum: Double?
   /// Does it take one value per model?
   public let perModel: Bool
+  /// Other spellings of a choice; true and false are spelled so.
+  public let aliases: [String: String]
   public let summary: String
   /// Which public implementation each value matches.
   public let source: String
 
   public init(
     _ name: String, _ kind: Kind, default defaultValue: JSON?, isOptional: Bool = false, minimum: Double? = nil,
-    maximum: Double? = nil, perModel: Bool = false, summary: String, source: String = ""
+    maximum: Double? = nil, perModel: Bool = false, aliases: [String: String] = [:], summary: String, source: String = ""
   ) {
     self.name = name
     self.kind = kind
@@ -113,6 +117,7 @@ public struct ParameterSchema: Sendable {
     self.minimum = minimum
     self.maximum = maximum
     self.perModel = perModel
+    self.aliases = aliases
     self.summary = summary
     self.source = source
   }
@@ -126,6 +131,7 @@ public struct ParameterSchema: Sendable {
     case .boolean: "boolean"
     case .choice: "choice"
     case .strings: "list"
+    case .vectors: "vectors"
     case .model: "model"
     }
   }
@@ -137,6 +143,12 @@ public struct ParameterSchema: Sendable {
     ]
     if case .choice(let choices) = kind {
       members.append(.init(key: "choices", value: .array(choices.map { .string($0) })))
+    }
+    if !aliases.isEmpty {
+      members.append(
+        .init(
+          key: "aliases",
+          value: .object(aliases.sorted { $0.key < $1.key }.map { .init(key: $0.key, value: .string($0.value)) })))
     }
     if let minimum { members.append(.init(key: "minimum", value: .double(minimum))) }
     if let maximum { members.append(.init(key: "maximum", value: .double(maximum))) }

@@ -5,6 +5,7 @@ import Platform
 public struct Parameters: Sendable {
   public let schema: MethodSchema
   private var values: [String: JSON]
+  private var given: Set<String> = []
 
   /// - Parameter given: an object of values by the schema's names. Per-model parameters take a number or a list.
   /// - Throws: `.parameter` for an unknown name, a wrong type, a value out of range, or a required one that is missing.
@@ -17,6 +18,7 @@ public struct Parameters: Sendable {
       }
       if member.value.isNull, parameter.isOptional || parameter.defaultValue != nil { continue }
       values[member.key] = try Self.checked(member.value, parameter, schema.name)
+      self.given.insert(member.key)
     }
     for parameter in schema.allParameters where values[parameter.name] == nil {
       if let value = parameter.defaultValue {
@@ -39,6 +41,8 @@ public struct Parameters: Sendable {
   // MARK: - Reading
 
   public func has(_ name: String) -> Bool { values[name] != nil }
+  /// Did the caller set it, rather than the default?
+  public func isGiven(_ name: String) -> Bool { given.contains(name) }
   public func number(_ name: String) -> Double { values[name]?.double ?? 0 }
   public func integer(_ name: String) -> Int { values[name]?.int ?? 0 }
   public func boolean(_ name: String) -> Bool { values[name]?.bool ?? false }
@@ -62,6 +66,19 @@ public struct Parameters: Sendable {
         "'\(name)' of \(schema.name) has \(list.count) values for \(count) models: give one number, or one per model")
     }
     return list.map { $0.double ?? 0 }
+  }
+
+  /// One list of numbers per model, nil where a model has none; empty when the parameter was not given.
+  public func vectors(_ name: String, count: Int) throws(Failure) -> [[Double]?] {
+    guard let list = values[name]?.array else { return [] }
+    guard list.contains(where: { $0.array != nil || $0.isNull }) else {
+      return [[Double]?](repeating: list.map { $0.double ?? 0 }, count: count)
+    }
+    guard list.count == count else {
+      throw Failure(
+        .parameter, "'\(name)' of \(schema.name) has \(list.count) lists for \(count) models: give one list, or one per model")
+    }
+    return list.map { $0.array?.map { $0.double ?? 0 } }
   }
 
   /// All values in the order of the schema.
@@ -105,14 +122,22 @@ public struct Parameters: Sendable {
       guard let number = value.double, number == 0 || number == 1 else { throw refuse("true or false") }
       return .bool(number == 1)
     case .choice(let choices):
-      guard let text = value.string, choices.contains(text) else { throw refuse("one of \(choices.joined(separator: ", "))") }
-      return value
+      let text = value.bool.map { $0 ? "true" : "false" } ?? value.string ?? ""
+      let name = parameter.aliases[text] ?? text
+      guard choices.contains(name) else { throw refuse("one of \(choices.joined(separator: ", "))") }
+      return .string(name)
     case .strings:
       let list = value.array ?? (value.string != nil ? [value] : [])
       guard value.array != nil || value.string != nil, list.allSatisfy({ $0.string != nil }) else {
         throw refuse("a list of names")
       }
       return .array(list)
+    case .vectors:
+      let isNumbers = { (json: JSON) in json.array?.allSatisfy { $0.double?.isFinite ?? false } ?? false }
+      guard isNumbers(value) || value.array?.allSatisfy({ $0.isNull || isNumbers($0) }) ?? false else {
+        throw refuse("a list of numbers, or one list (or null) per model")
+      }
+      return value
     case .model:
       if let text = value.string { return .string(text) }
       guard let number = value.double, number == number.rounded(), (0...1e6).contains(number) else {

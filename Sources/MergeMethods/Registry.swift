@@ -11,6 +11,22 @@ public enum Registry {
     YoyoScale.self,
     GeometricMedian.self,
     YoyoFusion.self,
+    Ties.self,
+    TiesSoup.self,
+    DareLinear.self,
+    DareTies.self,
+    Tsd.self,
+    TsdV2.self,
+    Tgmd.self,
+    MagnitudePrune.self,
+    MagMax.self,
+    TallMask.self,
+    ConsensusTa.self,
+    ConsensusTies.self,
+    Tsvm.self,
+    IsoC.self,
+    IsoCTS.self,
+    ScaleSVD.self,
   ]
 
   /// - Throws: `.method`, with the nearest name there is.

@@ -1,5 +1,6 @@
 import CStockpot
 import Glibc
+import JSON
 import MergeEngine
 import Platform
 import TensorKernels
@@ -45,6 +46,15 @@ func text(_ pointer: UnsafePointer<CChar>?, _ name: String) throws(Failure) -> S
     throw Failure(.argument, "\(name) is not UTF-8")
   }
   return string
+}
+
+/// The members of a JSON object; none for NULL.
+func jsonMembers(_ pointer: UnsafePointer<CChar>?, _ name: String) throws(Failure) -> [JSON.Member] {
+  guard pointer != nil else { return [] }
+  guard let members = try JSON.parse(Array(try text(pointer, name).utf8), source: name).members else {
+    throw Failure(.format, "\(name) is not a JSON object")
+  }
+  return members
 }
 
 /// A count that fits in memory. size_t arrives as Int: values above PTRDIFF_MAX are negative.

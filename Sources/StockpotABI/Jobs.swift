@@ -5,11 +5,11 @@ import Platform
 
 /// What an sp_job points to.
 private final class JobHandle {
-  let job: Job
+  let job: any RunnableJob
   let plan: OwnedText
   private var report: OwnedText?
 
-  init(_ job: Job) {
+  init(_ job: any RunnableJob) {
     self.job = job
     plan = OwnedText(job.planText)
   }
@@ -99,6 +99,27 @@ public func sp_job_create(
   }
 }
 
+@_cdecl("sp_job_create_reconstruction") @implementation
+public func sp_job_create_reconstruction(
+  _ merged_path: UnsafePointer<CChar>!, _ correction_path: UnsafePointer<CChar>!, _ base_path: UnsafePointer<CChar>!,
+  _ output_path: UnsafePointer<CChar>!, _ job_options: UnsafePointer<sp_job_options>!,
+  _ out: UnsafeMutablePointer<OpaquePointer?>!, _ error: UnsafeMutablePointer<sp_error>!
+) -> sp_status {
+  out?.pointee = nil
+  return attempt(error) { () throws(Failure) in
+    let place = try need(out, "out")
+    let output = try text(output_path, "output_path")
+    guard !output.isEmpty else {
+      throw Failure(.argument, "output_path is empty: give a folder, or a name ending in .safetensors")
+    }
+    place.pointee = handle(
+      JobHandle(
+        try Reconstruction(
+          merged: try text(merged_path, "merged_path"), correction: try text(correction_path, "correction_path"),
+          base: base_path == nil ? nil : try text(base_path, "base_path"), output: output, options: try options(job_options))))
+  }
+}
+
 @_cdecl("sp_job_plan_json") @implementation
 public func sp_job_plan_json(_ job: OpaquePointer!) -> UnsafePointer<CChar>! {
   (try? object(job, as: JobHandle.self, "job"))?.plan.pointer
@@ -114,7 +135,7 @@ public func sp_job_run(
       let heartbeat = Heartbeat(running, progress, user)
       try running.job.run { heartbeat.beat() }
     } else {
-      try running.job.run()
+      try running.job.run(heartbeat: {})
     }
   }
 }

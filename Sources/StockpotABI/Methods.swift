@@ -44,13 +44,7 @@ public func sp_method_create(
   out?.pointee = nil
   return attempt(error) { () throws(Failure) in
     let place = try need(out, "out")
-    var parameters: [JSON.Member] = []
-    if parameters_json != nil {
-      let json = try JSON.parse(Array(try text(parameters_json, "parameters_json").utf8), source: "parameters_json")
-      guard let members = json.members else { throw Failure(.format, "parameters_json is not a JSON object") }
-      parameters = members
-    }
-    place.pointee = handle(try MethodHandle(try text(name, "name"), parameters))
+    place.pointee = handle(try MethodHandle(try text(name, "name"), try jsonMembers(parameters_json, "parameters_json")))
   }
 }
 

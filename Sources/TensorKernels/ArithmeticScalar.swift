@@ -6,6 +6,35 @@ protocol ArithmeticScalar: SIMDScalar, BinaryFloatingPoint, Codable {
 
   /// Each lane of `a`, with the sign of the lane of `b` where both are non-zero and the signs differ.
   static func withSigns(_ a: SIMD8<Self>, of b: SIMD8<Self>) -> SIMD8<Self>
+
+  /// -1, 0 or 1 in each lane.
+  static func signs(_ a: SIMD8<Self>) -> SIMD8<Self>
+
+  /// Magnitudes, as they are ranked: rounded to binary32 if `narrow`.
+  static func magnitudes(_ a: SIMD8<Self>, narrow: Bool) -> SIMD8<Self>
+
+  /// The bit pattern of a magnitude, which orders magnitudes as their values do.
+  static func pattern(_ a: Self, narrow: Bool) -> UInt64
+
+  /// 1 where `a` is above `b`, else 0.
+  static func above(_ a: SIMD8<Self>, _ b: SIMD8<Self>) -> SIMD8<Self>
+
+  /// `a` where `rank` is above `threshold` (or equal to it, if `inclusive`), else 0.
+  static func kept(_ a: SIMD8<Self>, rank: SIMD8<Self>, threshold: Self, inclusive: Bool) -> SIMD8<Self>
+
+  /// `a` where `word` is below `limit`, else 0.
+  static func kept(_ a: SIMD8<Self>, word: SIMD8<UInt32>, below limit: UInt32) -> SIMD8<Self>
+
+  /// `value` where `a` and `b` have the same sign and neither is 0, else 0.
+  static func agreeing(_ a: SIMD8<Self>, _ b: SIMD8<Self>, _ value: SIMD8<Self>) -> SIMD8<Self>
+
+  /// `a`, with `value` in the lanes where it is 0.
+  static func fillingZeros(_ a: SIMD8<Self>, with value: Self) -> SIMD8<Self>
+
+  /// Of each pair of lanes the one whose key is greater; `b`, where the keys are equal.
+  static func greater(
+    _ a: SIMD8<Self>, key: SIMD8<Self>, _ b: SIMD8<Self>, key other: SIMD8<Self>
+  ) -> (value: SIMD8<Self>, key: SIMD8<Self>)
 }
 
 extension Float: ArithmeticScalar {
@@ -19,6 +48,50 @@ extension Float: ArithmeticScalar {
   static func withSigns(_ a: SIMD8<Float>, of b: SIMD8<Float>) -> SIMD8<Float> {
     a.replacing(with: -a, where: ((a .< 0) .& (b .> 0)) .| ((a .> 0) .& (b .< 0)))
   }
+
+  @inline(__always)
+  static func signs(_ a: SIMD8<Float>) -> SIMD8<Float> {
+    SIMD8<Float>.zero.replacing(with: 1, where: a .> 0).replacing(with: -1, where: a .< 0)
+  }
+
+  @inline(__always)
+  static func magnitudes(_ a: SIMD8<Float>, narrow: Bool) -> SIMD8<Float> {
+    unsafeBitCast(unsafeBitCast(a, to: SIMD8<UInt32>.self) & 0x7FFF_FFFF, to: SIMD8<Float>.self)
+  }
+
+  @inline(__always)
+  static func pattern(_ a: Float, narrow: Bool) -> UInt64 { UInt64(a.bitPattern & 0x7FFF_FFFF) }
+
+  @inline(__always)
+  static func above(_ a: SIMD8<Float>, _ b: SIMD8<Float>) -> SIMD8<Float> {
+    SIMD8<Float>.zero.replacing(with: 1, where: a .> b)
+  }
+
+  @inline(__always)
+  static func kept(_ a: SIMD8<Float>, rank: SIMD8<Float>, threshold: Float, inclusive: Bool) -> SIMD8<Float> {
+    inclusive ? a.replacing(with: 0, where: rank .< threshold) : a.replacing(with: 0, where: rank .<= threshold)
+  }
+
+  @inline(__always)
+  static func kept(_ a: SIMD8<Float>, word: SIMD8<UInt32>, below limit: UInt32) -> SIMD8<Float> {
+    a.replacing(with: 0, where: word .>= limit)
+  }
+
+  @inline(__always)
+  static func agreeing(_ a: SIMD8<Float>, _ b: SIMD8<Float>, _ value: SIMD8<Float>) -> SIMD8<Float> {
+    SIMD8<Float>.zero.replacing(with: value, where: ((a .> 0) .& (b .> 0)) .| ((a .< 0) .& (b .< 0)))
+  }
+
+  @inline(__always)
+  static func fillingZeros(_ a: SIMD8<Float>, with value: Float) -> SIMD8<Float> { a.replacing(with: value, where: a .== 0) }
+
+  @inline(__always)
+  static func greater(
+    _ a: SIMD8<Float>, key: SIMD8<Float>, _ b: SIMD8<Float>, key other: SIMD8<Float>
+  ) -> (value: SIMD8<Float>, key: SIMD8<Float>) {
+    let takesOther = other .>= key
+    return (a.replacing(with: b, where: takesOther), key.replacing(with: other, where: takesOther))
+  }
 }
 
 extension Double: ArithmeticScalar {
@@ -31,5 +104,56 @@ extension Double: ArithmeticScalar {
   @inline(__always)
   static func withSigns(_ a: SIMD8<Double>, of b: SIMD8<Double>) -> SIMD8<Double> {
     a.replacing(with: -a, where: ((a .< 0) .& (b .> 0)) .| ((a .> 0) .& (b .< 0)))
+  }
+
+  @inline(__always)
+  static func signs(_ a: SIMD8<Double>) -> SIMD8<Double> {
+    SIMD8<Double>.zero.replacing(with: 1, where: a .> 0).replacing(with: -1, where: a .< 0)
+  }
+
+  @inline(__always)
+  static func magnitudes(_ a: SIMD8<Double>, narrow: Bool) -> SIMD8<Double> {
+    let magnitudes = unsafeBitCast(
+      unsafeBitCast(a, to: SIMD8<UInt64>.self) & 0x7FFF_FFFF_FFFF_FFFF, to: SIMD8<Double>.self)
+    return narrow ? SIMD8<Double>(SIMD8<Float>(magnitudes)) : magnitudes
+  }
+
+  @inline(__always)
+  static func pattern(_ a: Double, narrow: Bool) -> UInt64 {
+    narrow ? UInt64(Float(a).bitPattern & 0x7FFF_FFFF) : a.bitPattern & 0x7FFF_FFFF_FFFF_FFFF
+  }
+
+  @inline(__always)
+  static func above(_ a: SIMD8<Double>, _ b: SIMD8<Double>) -> SIMD8<Double> {
+    SIMD8<Double>.zero.replacing(with: 1, where: a .> b)
+  }
+
+  @inline(__always)
+  static func kept(_ a: SIMD8<Double>, rank: SIMD8<Double>, threshold: Double, inclusive: Bool) -> SIMD8<Double> {
+    inclusive ? a.replacing(with: 0, where: rank .< threshold) : a.replacing(with: 0, where: rank .<= threshold)
+  }
+
+  @inline(__always)
+  static func kept(_ a: SIMD8<Double>, word: SIMD8<UInt32>, below limit: UInt32) -> SIMD8<Double> {
+    // Every 32-bit word is exact in binary64.
+    a.replacing(with: 0, where: SIMD8<Double>(word) .>= Double(limit))
+  }
+
+  @inline(__always)
+  static func agreeing(_ a: SIMD8<Double>, _ b: SIMD8<Double>, _ value: SIMD8<Double>) -> SIMD8<Double> {
+    SIMD8<Double>.zero.replacing(with: value, where: ((a .> 0) .& (b .> 0)) .| ((a .< 0) .& (b .< 0)))
+  }
+
+  @inline(__always)
+  static func fillingZeros(_ a: SIMD8<Double>, with value: Double) -> SIMD8<Double> {
+    a.replacing(with: value, where: a .== 0)
+  }
+
+  @inline(__always)
+  static func greater(
+    _ a: SIMD8<Double>, key: SIMD8<Double>, _ b: SIMD8<Double>, key other: SIMD8<Double>
+  ) -> (value: SIMD8<Double>, key: SIMD8<Double>) {
+    let takesOther = other .>= key
+    return (a.replacing(with: b, where: takesOther), key.replacing(with: other, where: takesOther))
   }
 }

@@ -14,6 +14,8 @@ struct Lanes<Scalar: ArithmeticScalar> {
 protocol KernelElement {
   associatedtype Arithmetic: ArithmeticScalar
   static var size: Int { get }
+  /// Do the two vectors hold the even and the odd elements, rather than the first and the last eight?
+  static var isPaired: Bool { get }
   /// Elements at byte offset `offset` and the 15 after it.
   static func load(_ source: UnsafeRawPointer, _ offset: Int) -> Lanes<Arithmetic>
   /// Round to nearest-even and store 16 elements at byte offset `offset`.
@@ -22,6 +24,7 @@ protocol KernelElement {
 
 enum F32Element: KernelElement {
   static var size: Int { 4 }
+  static var isPaired: Bool { false }
 
   @inline(__always)
   static func load(_ source: UnsafeRawPointer, _ offset: Int) -> Lanes<Double> {
@@ -39,6 +42,7 @@ enum F32Element: KernelElement {
 
 enum F64Element: KernelElement {
   static var size: Int { 8 }
+  static var isPaired: Bool { false }
 
   @inline(__always)
   static func load(_ source: UnsafeRawPointer, _ offset: Int) -> Lanes<Double> {
@@ -56,6 +60,7 @@ enum F64Element: KernelElement {
 
 enum F16Element: KernelElement {
   static var size: Int { 2 }
+  static var isPaired: Bool { false }
 
   @inline(__always)
   static func load(_ source: UnsafeRawPointer, _ offset: Int) -> Lanes<Float> {
@@ -73,6 +78,7 @@ enum F16Element: KernelElement {
 
 enum BF16Element: KernelElement {
   static var size: Int { 2 }
+  static var isPaired: Bool { true }
 
   @inline(__always)
   static func load(_ source: UnsafeRawPointer, _ offset: Int) -> Lanes<Float> {
@@ -95,6 +101,16 @@ enum BF16Element: KernelElement {
     let nearest = bits &+ 0x7FFF &+ ((bits &>> 16) & 1)
     return nearest.replacing(with: bits | 0x0040_0000, where: values .!= values)
   }
+}
+
+extension KernelElement {
+  /// Which of 16 elements stands at position `i` of the two vectors.
+  @inline(__always)
+  static func element(at i: Int) -> Int { isPaired ? (2 * i) & 15 | i >> 3 : i }
+
+  /// At which position of the two vectors element `i` of 16 stands.
+  @inline(__always)
+  static func position(of i: Int) -> Int { isPaired ? i >> 1 | (i & 1) << 3 : i }
 }
 
 /// Sum of the 8 lanes of a vector in binary64, by halves: a fixed order on every CPU.

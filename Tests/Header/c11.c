@@ -74,6 +74,33 @@ static void kernels(void) {
   expect(sp_cast(NULL, &out, NULL) == SP_E_NULL, "NULL view");
 }
 
+static sp_view matrix(void *data, int64_t rows, int64_t columns) {
+  sp_view result = view(data, (size_t)(rows * columns), SP_DTYPE_F64);
+  result.shape[0] = rows;
+  result.shape[1] = columns;
+  result.rank = 2;
+  return result;
+}
+
+static void linear_algebra(void) {
+  double a[6] = {3, 0, 0, 0, 0, 4}, q[6], u[4], s[2], vt[6], scale[3] = {1, 1, 1}, factor_u[2], factor_v[3], sparse[6];
+  size_t rank = 0;
+  sp_view input = matrix(a, 2, 3), out = matrix(q, 2, 3), out_u = matrix(u, 2, 2), out_s = view(s, 2, SP_DTYPE_F64);
+  sp_view out_vt = matrix(vt, 2, 3), weights = view(scale, 3, SP_DTYPE_F64), left = matrix(factor_u, 2, 1);
+  sp_view right = matrix(factor_v, 1, 3), rest = matrix(sparse, 2, 3);
+  sp_error error = SP_ERROR_INIT;
+  expect(sp_polar_factor(&input, 0, 1e-6, &out, &error) == SP_OK && q[0] > 0.999 && q[5] > 0.999, "polar factor");
+  expect(sp_polar_factor(&input, 2, 1e-6, &out, &error) == SP_E_ARGUMENT, "complete is a flag");
+  expect(sp_polar_factor(&input, 0, 1e-6, &input, &error) == SP_E_OVERLAP, "a polar factor in place");
+  expect(sp_truncated_svd(&input, 2, &out_u, &out_s, &out_vt, &error) == SP_OK, "truncated SVD");
+  expect(s[0] > 3.999 && s[1] < 3.001, "singular values");
+  expect(sp_truncated_svd(&input, 3, &out_u, &out_s, &out_vt, &error) == SP_E_ARGUMENT, "rank above the smaller side");
+  expect(sp_low_rank_plus_sparse_rank(2, 3, "{\"target_rank\": 1}", &rank, &error) == SP_OK && rank == 1, "rank of a part");
+  expect(sp_low_rank_plus_sparse(&input, &weights, "{\"target_rank\": 1}", &left, &right, &rest, &error) == SP_OK, "parts");
+  expect(factor_u[1] * factor_v[2] + sparse[5] > 3.999, "the parts add up");
+  expect(sp_low_rank_plus_sparse(&input, NULL, "{\"then\": 1}", &left, &right, &rest, &error) == SP_E_PARAMETER, "parameters");
+}
+
 static void methods(void) {
   float base[2] = {0, 0}, model[2] = {1, 2}, result[2];
   sp_view base_view = view(base, 2, SP_DTYPE_F32), model_view = view(model, 2, SP_DTYPE_F32);
@@ -90,6 +117,36 @@ static void methods(void) {
   sp_method_free(method);
   expect(sp_method_create("task_arithmetics", NULL, &method, &error) == SP_E_METHOD && method == NULL, "unknown method");
   sp_method_free(NULL);
+}
+
+static void statistics(const char *folder) {
+  float tokens[4] = {1, 10, 3, 10}, values[2];
+  double means[2], deviations[2];
+  sp_view input = view(tokens, 4, SP_DTYPE_F32), out = view(values, 2, SP_DTYPE_F32);
+  sp_statistics *first = NULL, *second = NULL;
+  size_t channels = 0;
+  uint64_t rows = 0;
+  char path[512];
+  sp_error error = SP_ERROR_INIT;
+  input.rank = 2;
+  input.shape[0] = input.shape[1] = 2;
+  expect(sp_statistics_create("variance", &first, &error) == SP_OK, "statistics create");
+  expect(sp_statistics_create(NULL, &second, &error) == SP_OK, "statistics create, default");
+  expect(sp_statistics_update(first, "w", &input, -1, &error) == SP_OK, "update");
+  expect(sp_statistics_count(first) == 1 && sp_statistics_count(NULL) == 0, "statistics count");
+  expect(strcmp(sp_statistics_name(first, 0), "w") == 0 && sp_statistics_name(first, 1) == NULL, "statistics name");
+  expect(sp_statistics_layer(first, 0, &channels, &rows, &error) == SP_OK && channels == 2 && rows == 2, "layer");
+  expect(sp_statistics_state(first, 0, means, deviations, 2, &error) == SP_OK && means[1] == 10, "state");
+  expect(sp_statistics_add_state(second, "w", rows, means, deviations, channels, &error) == SP_OK, "add state");
+  expect(sp_statistics_merge(second, first, &error) == SP_OK, "statistics merge");
+  expect(sp_statistics_read(first, 0, &out, &error) == SP_OK && values[0] == 2 && values[1] == 0, "variance");
+  expect(sp_statistics_read(second, 0, &out, &error) == SP_OK && values[0] == 5 && values[1] == 100, "second moment");
+  snprintf(path, sizeof path, "%s/c11-statistics.safetensors", folder);
+  expect(sp_statistics_save(first, path, 1, &error) == SP_OK, "statistics save");
+  expect(sp_statistics_save(first, path, 0, &error) == SP_E_EXISTS, "statistics save again");
+  sp_statistics_free(first);
+  sp_statistics_free(second);
+  sp_statistics_free(NULL);
 }
 
 static void checkpoints(const char *folder) {
@@ -144,7 +201,9 @@ int main(int argc, char **argv) {
   if (argc != 2) return 2;
   queries();
   kernels();
+  linear_algebra();
   methods();
+  statistics(argv[1]);
   checkpoints(argv[1]);
   if (failures == 0) printf("c11: all functions called\n");
   return failures != 0;

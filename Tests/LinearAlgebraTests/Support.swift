@@ -1,3 +1,5 @@
+@testable import LinearAlgebra
+
 #if DEBUG
   let isOptimised = false
 #else
@@ -70,4 +72,17 @@ struct Matrix {
     let n = values.count
     return Matrix(rows: n, columns: n, (0..<n * n).map { $0 % (n + 1) == 0 ? values[$0 / n] : 0 })
   }
+}
+
+extension Matrix {
+  /// A copy for the code under test.
+  var dense: DenseMatrix {
+    let result = DenseMatrix(rows: rows, columns: columns)
+    for i in values.indices { result.values[i] = values[i] }
+    return result
+  }
+}
+
+extension DenseMatrix {
+  var matrix: Matrix { Matrix(rows: rows, columns: columns, (0..<count).map { values[$0] }) }
 }

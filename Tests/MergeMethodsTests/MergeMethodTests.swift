@@ -25,6 +25,13 @@ import Testing
     ("yoyo_fusion", ["use_geometric_median": false], 4), ("yoyo_fusion", ["version": "v3"], 3),
     ("yoyo_fusion", ["version": "v3", "use_matrix_boost": true], 3),
     ("yoyo_fusion", ["version": "v3", "sign_reference_mode": 1, "use_geometric_median": false], 3),
+    ("tsvm", [:], 3), ("tsvm", ["variant": "lossless"], 2), ("tsvm", ["compat": "fusion_bench", "output": "task_vector"], 4),
+    ("tsvm", [:], 1), ("iso_c", [:], 3), ("iso_c", ["null_space": "complete", "lambda": 0.5], 2), ("iso_cts", [:], 3),
+    ("iso_cts", ["common_space_fraction": 0.4, "output": "task_vector"], 2),
+    ("iso_cts", ["null_space": "complete", "common_space_fraction": 0], 2), ("scale_svd", [:], 2),
+    ("scale_svd", ["then": "mean", "mask_strategy": "global", "refit": true], 2),
+    ("scale_svd", ["then": "iso_c", "prune_n": 2, "prune_m": 4], 2), ("scale_svd", ["then": "iso_cts"], 2),
+    ("scale_svd", ["then": "tsvm", "compat": "awrank"], 3), ("scale_svd", ["then": "ties", "density": 0.5], 3),
   ]
 
   /// Models near a common base, as fine-tunes are.
@@ -109,7 +116,7 @@ import Testing
       let method = try make(variant.name, variant.parameters)
       let hasBase = method.usesBase(given: true)
       let tensor = TensorContext(name: "w", shape: [6, 17], modelCount: variant.models, hasBase: hasBase)
-      guard case .sweep(let sweep) = try method.begin(tensor), !sweep.writes else { continue }
+      guard case .sweep(let sweep) = try method.begin(tensor), !sweep.writes, !sweep.wide else { continue }
       #expect(!sweep.squares.isEmpty && sweep.squares.allSatisfy { (0..<sweep.sums).contains($0) }, "\(variant.name)")
     }
   }

@@ -57,6 +57,7 @@ import Testing
   @Test func everyKindHasItsName() {
     let kinds: [(ParameterSchema.Kind, String)] = [
       (.number, "number"), (.integer, "integer"), (.boolean, "boolean"), (.choice([]), "choice"), (.strings, "list"),
+      (.vectors, "vectors"),
       (.model, "model"),
     ]
     for (kind, name) in kinds { #expect(ParameterSchema("p", kind, default: 0, summary: "").typeName == name) }

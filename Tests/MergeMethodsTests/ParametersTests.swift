@@ -16,6 +16,7 @@ import Testing
       ParameterSchema("flag", .boolean, default: false, summary: ""),
       ParameterSchema("mode", .choice(["fast", "good"]), default: "fast", summary: ""),
       ParameterSchema("keys", .strings, default: [], summary: ""),
+      ParameterSchema("d", .vectors, default: nil, isOptional: true, summary: ""),
       ParameterSchema("anchor", .model, default: 0, summary: ""),
       ParameterSchema("maybe", .choice(["x", "y"]), default: nil, isOptional: true, summary: ""),
     ],
@@ -127,5 +128,18 @@ import Testing
         "need": 1.0, "weight": 1.0, "steps": 10, "limit": 0.5, "flag": false, "mode": "good", "keys": [], "anchor": 0,
         "on_non_finite": "error",
       ])
+  }
+
+  @Test func vectorsAreOneListOrOnePerModel() throws {
+    #expect(try parameters(["need": 1]).vectors("d", count: 3).isEmpty)
+    #expect(try with("d", .null).vectors("d", count: 3).isEmpty)
+    #expect(try with("d", [1, 2.5]).vectors("d", count: 2) == [[1, 2.5], [1, 2.5]])
+    #expect(try with("d", [[1, 2], nil]).vectors("d", count: 2) == [[1, 2], nil])
+    #expect(try with("d", [nil, nil]).vectors("d", count: 2) == [nil, nil])
+    let three = try with("d", [[1], [2], nil])
+    expectFailure(.parameter, "'d'", "3 lists", "2 models") { _ = try three.vectors("d", count: 2) }
+    for wrong in [5, "x", [1, "x"], [[1], 2], [[1, nil]], [[[1]]], ["a": 1]] as [JSON] {
+      expectFailure(.parameter, "'d'", "per model") { _ = try with("d", wrong) }
+    }
   }
 }

@@ -46,6 +46,17 @@ enum Example {
   static let models = deltas.map { zip(base, $0).map { $0 + $1 } }
 }
 
+/// Matrices as lists, row by row.
+func product(_ a: [Double], _ b: [Double], rows m: Int, inner k: Int, columns n: Int) -> [Double] {
+  var result = [Double](repeating: 0, count: m * n)
+  for i in 0..<m { for l in 0..<k { for j in 0..<n { result[i * n + j] += a[i * k + l] * b[l * n + j] } } }
+  return result
+}
+
+func transposed(_ a: [Double], rows m: Int, columns n: Int) -> [Double] { (0..<m * n).map { a[$0 % m * n + $0 / m] } }
+
+func identity(_ n: Int, _ scale: Double = 1) -> [Double] { (0..<n * n).map { $0 % (n + 1) == 0 ? scale : 0 } }
+
 /// Largest difference of two lists; infinity when their lengths differ or something is NaN.
 func distance(_ a: [Double], _ b: [Double]) -> Double {
   guard a.count == b.count else { return .infinity }
@@ -84,9 +95,11 @@ struct Runner {
   var block = 1024
 
   func merge(
-    _ program: any SweepProgram, _ models: [[Double]], base: [Double]? = nil, shape: [Int]? = nil, name: String = "w"
+    _ program: any SweepProgram, _ models: [[Double]], base: [Double]? = nil, shape: [Int]? = nil, name: String = "w",
+    statistics: [[Double]?] = []
   ) throws -> Merged {
-    let tensor = TensorContext(name: name, shape: shape ?? [models[0].count], modelCount: models.count, hasBase: base != nil)
+    var tensor = TensorContext(name: name, shape: shape ?? [models[0].count], modelCount: models.count, hasBase: base != nil)
+    tensor.statistics = statistics
     return try run(program, tensor, ((base.map { [$0] } ?? []) + models).map { Memory($0, dtype) })
   }
 

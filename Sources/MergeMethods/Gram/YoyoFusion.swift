@@ -107,8 +107,9 @@ struct YoyoFusion: MergeMethod {
   }
 
   func scratchBytes(_ tensor: TensorContext) -> Int {
-    // r*, and LAPACK's copies of it (PolarFactor).
-    isBoosted(tensor) ? tensor.count * 8 * 4 + 80 * tensor.shape.min()! * tensor.shape.min()! : 0
+    guard isBoosted(tensor) else { return 0 }
+    let (m, n) = (tensor.shape[0], tensor.shape[1])
+    return DenseMatrix.bytes(rows: m, columns: n) + PolarFactor.workspaceBytes(rows: m, columns: n)
   }
 
   private func isBoosted(_ tensor: TensorContext) -> Bool {
@@ -237,15 +238,14 @@ struct YoyoFusion: MergeMethod {
   private func boosted(
     _ tensor: TensorContext, _ sizes: Sizes, _ rows: CentredRows, _ about: CentreStatistics, _ c: [Double], _ decision: Decision
   ) -> Step {
-    let matrix = MatrixBuffer(count: tensor.count)
-    let (m, n) = (tensor.shape[0], tensor.shape[1])
+    let matrix = DenseMatrix(rows: tensor.shape[0], columns: tensor.shape[1])
     let none = [Double](repeating: 0, count: c.count)
     var residual = Sweep(sums: 0, writes: false) { block in
       rows.combine(
         block.inputs, count: block.count, centreCoefficient: -c.reduce(0, +), coefficients: c, addition: nil,
         output: matrix.values + block.start, .f64, workspace: block.workspace)
     } next: { (_) throws(Failure) in
-      guard let sigma = PolarFactor.replace(matrix.values, rows: m, columns: n) else {
+      guard let sigma = PolarFactor.replace(matrix.view, nullSpace: .complete)?.largest else {
         throw Failure(
           .nonFinite, "the singular values of '\(tensor.name)' did not converge: set use_matrix_boost: false for it")
       }
@@ -277,7 +277,7 @@ struct YoyoFusion: MergeMethod {
 
   /// <m, matrix> in one sweep.
   private func product(
-    _ matrix: MatrixBuffer, _ rows: CentredRows, _ none: [Double], next: @escaping (Double) -> Step
+    _ matrix: DenseMatrix, _ rows: CentredRows, _ none: [Double], next: @escaping (Double) -> Step
   ) -> Sweep {
     var sweep = Sweep(sums: 1, writes: false) { block in
       withUnsafeTemporaryAllocation(of: Double.self, capacity: KernelGeometry.chunk) { center in
@@ -341,11 +341,4 @@ private struct CentreStatistics {
     let cross = zip(c, products).reduce(0.0) { $0 + $1.0 * $1.1 }
     return max(0, centreSquare + 2 * cross + residuals.form(c, c)).squareRoot()
   }
-}
-
-/// A matrix in binary64 that lives as long as the sweeps that use it.
-private final class MatrixBuffer {
-  let values: UnsafeMutablePointer<Double>
-  init(count: Int) { values = .allocate(capacity: count) }
-  deinit { values.deallocate() }
 }

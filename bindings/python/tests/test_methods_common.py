@@ -22,8 +22,47 @@ METHODS: dict[str, dict[str, Any]] = {
     "yoyo_scale": {},
     "geometric_median": {},
     "yoyo_fusion": {},
+    "ties": {"density": 0.5},
+    "ties_soup": {},
+    "dare_linear": {"density": 0.7, "weight": 0.5},
+    "dare_ties": {"density": 0.7, "trim_density": 0.5},
+    "tsd": {},
+    "tsd_v2": {},
+    "tgmd": {},
+    "magnitude_prune": {"density": 0.5, "weight": 0.5},
+    "tall_mask": {"weight": 0.5},
+    "consensus_ta": {"weight": 0.5},
+    "consensus_ties": {},
+    "magmax": {},
+    "tsvm": {},
+    "iso_c": {"lambda_": 0.5},
+    "iso_cts": {"lambda_": 0.5, "common_space_fraction": 0.4},
+    "scale_svd": {"weight": 0.5},
 }
-"""The methods, and the parameters without which they do not run."""
+"""The methods, and parameters under which they run and each of their stages has something to do."""
+
+ONE_SWEEP: dict[str, dict[str, Any]] = {
+    "linear": {},
+    "task_arithmetic": {"weight": 0.5},
+    "ties_soup": {},
+    "dare_linear": {"rescale": "none", "weight": 0.5},
+    "tsd": {"density": 1.0},
+    "tall_mask": {"weight": 0.5},
+    "consensus_ta": {"weight": 0.5, "k": 0},
+    "magmax": {},
+}
+"""Methods, and parameters under which they do, that merge every element by itself, so that one may be spoilt alone."""
+
+WITH_STATISTICS = [
+    *((method, given) for method, given in METHODS.items() if method not in ("linear", "task_arithmetic", *ONE_SWEEP)),
+    ("dare_linear", METHODS["dare_linear"]),
+    ("tsd", {"rescale": "l1"}),
+    ("consensus_ta", {"use_ties": True}),
+]
+"""Those that have to know all of a tensor first: a tensor with an element that is not finite is copied."""
+
+TASK_VECTORS = ("task_arithmetic", "model_stock", "yoyo_scale", *dispatch.ELEMENTWISE, *dispatch.SPECTRAL)
+"""Methods that take differences from a base."""
 
 ROWS = {"granularity": "row"}
 
@@ -33,9 +72,11 @@ def _schema(method: str) -> dict[str, Any]:
 
 
 def _inputs(
-    method: str, dtype: np.dtype[Any] = F32, shape: int | tuple[int, ...] = 40, seed: int = 1
+    method: str, dtype: np.dtype[Any] = F32, shape: int | tuple[int, ...] | None = None, seed: int = 1
 ) -> tuple[list[AnyArray], AnyArray | None]:
-    """Models and base as the method takes them."""
+    """Models and base as the method takes them: 40 elements, as a matrix where it makes a difference."""
+    if shape is None:
+        shape = (8, 5) if method in dispatch.SPECTRAL else 40
     base, models = random_models(np.random.default_rng(seed), 2 if method == "slerp" else 3, shape, dtype)
     required = sp.method_schema(method)["inputs"]["base"] == "required"
     return models, base if required else None
@@ -46,24 +87,49 @@ def test_every_method_has_a_reference() -> None:
     assert set(METHODS) <= set(sp.methods())
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("dtype", [F32, F64, F16, BF16], ids=str)
-def test_non_finite_inputs(method: str, value: float, dtype: np.dtype[Any]) -> None:
-    """Refused by default; on request merged, or where inner products are needed, copied, which is told."""
+def _spoilt(method: str, value: float, dtype: np.dtype[Any]) -> tuple[list[AnyArray], AnyArray | None]:
     models, base = _inputs(method, dtype)
     models[1] = models[1].copy()
-    models[1][7] = value
+    models[1].flat[7] = value
+    return models, base
+
+
+@pytest.mark.parametrize(("method", "given"), [*ONE_SWEEP.items(), *WITH_STATISTICS])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", [F32, F64, F16, BF16], ids=str)
+def test_non_finite_inputs_are_refused(method: str, given: dict[str, Any], value: float, dtype: np.dtype[Any]) -> None:
+    """By default; on request they are told, or nothing is said."""
+    models, base = _spoilt(method, value, dtype)
     with pytest.raises(sp.NonFiniteError):
-        sp.merge_tensors(method, models, base, name="layers.3.weight", **METHODS[method])
-    _, report = merge(method, models, base, on_non_finite="warn", **METHODS[method])
+        sp.merge_tensors(method, models, base, name="layers.3.weight", **given)
+    _, report = merge(method, models, base, on_non_finite="warn", **given)
     assert report["warnings"]
-    merged, report = merge(method, models, base, on_non_finite="ignore", **METHODS[method])
-    if method in ("linear", "task_arithmetic"):
-        assert not report["warnings"]
-        assert not np.isfinite(widen(merged)[7])
-        assert np.isfinite(np.delete(widen(merged), 7)).all()
-    else:
+
+
+@pytest.mark.parametrize(("method", "given"), ONE_SWEEP.items())
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", [F32, F64, F16, BF16], ids=str)
+def test_non_finite_elements_spoil_themselves(
+    method: str, given: dict[str, Any], value: float, dtype: np.dtype[Any]
+) -> None:
+    """One sweep: the element is not finite either, and all others are as without it."""
+    models, base = _spoilt(method, value, dtype)
+    clean, _ = merge(method, _inputs(method, dtype)[0], base, **given)
+    for choice in ("warn", "ignore"):
+        merged, report = merge(method, models, base, on_non_finite=choice, **given)
+        assert bool(report["warnings"]) == (choice == "warn")
+        assert not np.isfinite(widen(merged).flat[7])
+        assert same_bytes(np.delete(merged, 7), np.delete(clean, 7))
+
+
+@pytest.mark.parametrize(("method", "given"), WITH_STATISTICS)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", [F32, F64, F16, BF16], ids=str)
+def test_non_finite_tensors_are_copied(method: str, given: dict[str, Any], value: float, dtype: np.dtype[Any]) -> None:
+    """Where sums, ranks or decompositions come first: from the base, which is told."""
+    models, base = _spoilt(method, value, dtype)
+    for choice in ("warn", "ignore"):
+        merged, report = merge(method, models, base, on_non_finite=choice, **given)
         assert report["warnings"]
         assert same_bytes(merged, models[0] if base is None else base)
 
@@ -73,7 +139,7 @@ def test_non_finite_inputs(method: str, value: float, dtype: np.dtype[Any]) -> N
 def test_equal_inputs_are_copied_whatever_they_hold(method: str, dtype: np.dtype[Any]) -> None:
     models, base = _inputs(method, dtype)
     special = models[0].copy()
-    special[3], special[5] = np.nan, -0.0
+    special.flat[3], special.flat[5] = np.nan, -0.0
     equal = [special.copy() for _ in models]
     merged, _ = merge(method, equal, None if base is None else special.copy(), **METHODS[method])
     assert same_bytes(merged, special)
@@ -106,7 +172,7 @@ def test_shapes(method: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> No
 @pytest.mark.parametrize("output", [F32, F64], ids=str)
 def test_wide_output_of_narrow_inputs(method: str, dtype: np.dtype[Any], output: np.dtype[Any]) -> None:
     """All arithmetic is binary64 when the output is F32 or F64 (stockpot.h): as if the inputs had come as F32."""
-    models, base = _inputs(method, dtype, 3000)
+    models, base = _inputs(method, dtype, (30, 25) if method in dispatch.SPECTRAL else 3000)
     narrow, report = merge(method, models, base, dtype=output, **METHODS[method])
     widened = [model.astype(F32) for model in models]
     origin = None if base is None else base.astype(F32)
@@ -137,14 +203,14 @@ def test_inputs_that_do_not_fit(method: str) -> None:
         sp.merge_tensors(method, [], base, **given)
 
 
-@pytest.mark.parametrize("method", ["task_arithmetic", "model_stock", "yoyo_scale"])
+@pytest.mark.parametrize("method", TASK_VECTORS)
 def test_base_that_is_missing(method: str) -> None:
     models, _ = _inputs(method)
     with pytest.raises(sp.MethodError, match="base"):
         sp.merge_tensors(method, models, **METHODS[method])
 
 
-@pytest.mark.parametrize("method", ["task_arithmetic", "model_stock", "yoyo_scale"])
+@pytest.mark.parametrize("method", TASK_VECTORS)
 @pytest.mark.parametrize("dtype", [F32, F64, BF16], ids=str)
 def test_task_vector_is_the_difference(method: str, dtype: np.dtype[Any]) -> None:
     """output: task_vector is what the weights are made of: base + vector, each rounded once."""

@@ -46,7 +46,7 @@ def test_every_method_describes_itself(name: str) -> None:
     assert schema["summary"]
     for parameter in schema["parameters"]:
         assert {"name", "type", "required", "default", "per_model", "summary"} <= set(parameter)
-        assert parameter["type"] in ("number", "integer", "boolean", "string", "choice", "list", "model")
+        assert parameter["type"] in ("number", "integer", "boolean", "string", "choice", "list", "vectors", "model")
     function = getattr(sp, name)
     assert function.__name__ == name
     assert inspect.signature(function) == _signatures.make_signature(schema)

@@ -1,21 +1,22 @@
 """Forward pass of the digits vision transformer, in NumPy.
 
 The model is described in Tests/Fixtures/digits-vit/README.md: 8x8 grey images in 2x2 patches, width 64, four pre-norm
-blocks of four heads, open_clip's parameter names. Arithmetic is float64, so the accuracies are those that PyTorch
-measured in float32, give or take an image whose two best classes are equal to the last digits.
+blocks of four heads, open_clip's parameter names. Arithmetic is float64 by default, so the accuracies are those that
+PyTorch measured in float32, give or take an image whose two best classes are equal to the last digits.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
+Array = npt.NDArray[np.floating[Any]]
 Tensors = Mapping[str, npt.NDArray[Any]]
+Observe = Callable[[str, Array], object]
 
 PATCH = 2
 LAYERS = 4
@@ -27,6 +28,7 @@ _NODES = 256  # per unit
 _REACH = 6 * _NODES
 _ERF = np.array([math.erf(node / _NODES) for node in range(-_REACH, _REACH + 1)])
 _SLOPE = np.array([2.0 / math.sqrt(math.pi) * math.exp(-((node / _NODES) ** 2)) for node in range(-_REACH, _REACH + 1)])
+_TABLES = {np.dtype(kind): (_ERF.astype(kind), _SLOPE.astype(kind)) for kind in (np.float64, np.float32)}
 
 
 def erf(x: Array) -> Array:
@@ -41,8 +43,9 @@ def erf(x: Array) -> Array:
     series *= x
     series += 1.0
     series *= x
-    series *= _SLOPE[index]
-    series += _ERF[index]
+    erf_at, slope_at = _TABLES[x.dtype]
+    series *= slope_at[index]
+    series += erf_at[index]
     return series
 
 
@@ -54,23 +57,32 @@ def gelu(x: Array) -> Array:
 class DigitsViT:
     """The model with one checkpoint's weights."""
 
-    def __init__(self, tensors: Tensors) -> None:
-        """Take the weights from a mapping of tensor names (with or without the prefix "visual.") to arrays."""
+    def __init__(self, tensors: Tensors, observe: Observe | None = None, dtype: npt.DTypeLike = np.float64) -> None:
+        """Take the weights from a mapping of tensor names (with or without the prefix "visual.") to arrays.
+
+        With `observe`, each parameter's name in the checkpoint and what goes into its layer, [images, tokens, channels]
+        or [images, 8, 8, 1], are handed to it as they are computed. All tokens of the last block are computed then.
+        `dtype` is that of the arithmetic: float32 takes half the time.
+        """
+        self._observe = observe
+        self._dtype = np.dtype(dtype)
+        self._prefix = "visual." if any(name.startswith("visual.") for name in tensors) else ""
         self._weights: dict[str, Array] = {
-            name.removeprefix("visual."): np.asarray(tensor).astype(np.float64) for name, tensor in tensors.items()
+            name.removeprefix("visual."): np.asarray(tensor).astype(self._dtype) for name, tensor in tensors.items()
         }
 
-    def features(self, images: npt.NDArray[Any]) -> Array:
-        """Image features [n, 64] of images [n, 1, 8, 8], a batch that fits the cache at a time."""
-        starts = range(0, len(images), BATCH)
-        return np.concatenate([self._features(images[start : start + BATCH]) for start in starts])
+    def features(self, images: npt.NDArray[Any], batch: int = BATCH) -> Array:
+        """Image features [n, 64] of images [n, 1, 8, 8], a batch at a time: 25 images fit the cache."""
+        starts = range(0, len(images), batch)
+        return np.concatenate([self._features(images[start : start + batch]) for start in starts])
 
     def _features(self, images: npt.NDArray[Any]) -> Array:
-        x = self._embed(np.asarray(images, np.float64))
+        x = self._embed(np.asarray(images, self._dtype))
         x = self._norm(x, "ln_pre")
         for layer in range(LAYERS):
             # Only the class token is read in the end, so the last block need not compute the others.
-            x = self._block(x, f"transformer.resblocks.{layer}.", only_first=layer == LAYERS - 1)
+            only_first = layer == LAYERS - 1 and self._observe is None
+            x = self._block(x, f"transformer.resblocks.{layer}.", only_first=only_first)
         result: Array = self._norm(x[:, 0], "ln_post") @ self._weights["proj"]
         return result
 
@@ -78,6 +90,7 @@ class DigitsViT:
         """Patches through conv1 (its stride is its size), the class token in front, positions added."""
         weights = self._weights
         kernel = weights["conv1.weight"]
+        self._show("conv1.weight", images.transpose(0, 2, 3, 1))
         count, channels, height, width = images.shape
         rows, columns = height // PATCH, width // PATCH
         patches = images.reshape(count, channels, rows, PATCH, columns, PATCH)
@@ -97,9 +110,10 @@ class DigitsViT:
     def _attention(self, x: Array, queries: int, prefix: str) -> Array:
         """Multi-head self-attention; only the first `queries` tokens ask."""
         weights = self._weights
+        self._show(prefix + "in_proj_weight", x)
         count, tokens, width = x.shape
         size = width // HEADS
-        stacked = x @ weights[prefix + "in_proj_weight"].T + weights[prefix + "in_proj_bias"]
+        stacked = _affine(x, weights[prefix + "in_proj_weight"], weights[prefix + "in_proj_bias"])
         q, k, v = (
             part.reshape(count, tokens, HEADS, size).transpose(0, 2, 1, 3) for part in np.split(stacked, 3, axis=-1)
         )
@@ -110,14 +124,26 @@ class DigitsViT:
         return self._linear(mixed, prefix + "out_proj")
 
     def _linear(self, x: Array, name: str) -> Array:
-        result: Array = x @ self._weights[name + ".weight"].T + self._weights[name + ".bias"]
-        return result
+        self._show(name + ".weight", x)
+        return _affine(x, self._weights[name + ".weight"], self._weights[name + ".bias"])
 
     def _norm(self, x: Array, name: str) -> Array:
+        self._show(name + ".weight", x)
         centred = x - x.mean(axis=-1, keepdims=True)
         scale = np.sqrt((centred**2).mean(axis=-1, keepdims=True) + EPSILON)
         scaled: Array = centred / scale * self._weights[name + ".weight"]
         return scaled + self._weights[name + ".bias"]
+
+    def _show(self, name: str, x: Array) -> None:
+        if self._observe is not None:
+            self._observe(self._prefix + name, x)
+
+
+def _affine(x: Array, weight: Array, bias: Array) -> Array:
+    """x times weight^T plus bias, as one product of two matrices: NumPy multiplies a stack one image at a time."""
+    result: Array = x.reshape(-1, x.shape[-1]) @ weight.T
+    result += bias
+    return result.reshape(*x.shape[:-1], len(bias))
 
 
 def accuracy(tensors: Tensors, heads: Tensors, evaluation: Tensors, task: str) -> float:

@@ -41,17 +41,26 @@ if TYPE_CHECKING:
     from .errors import StockpotWarning as StockpotWarning
     from .jobs import merge as merge
     from .jobs import plan as plan
+    from .jobs import reconstruct as reconstruct
     from .kernels import GeometricMedian as GeometricMedian
     from .kernels import angles as angles
     from .kernels import cast as cast
     from .kernels import combine as combine
     from .kernels import geometric_median_weights as geometric_median_weights
     from .kernels import gram as gram
+    from .matrices import low_rank_plus_sparse as low_rank_plus_sparse
+    from .matrices import polar_factor as polar_factor
+    from .matrices import truncated_svd as truncated_svd
     from .plans import MergeResult as MergeResult
     from .plans import Plan as Plan
     from .registry import merge_tensors as merge_tensors
     from .registry import method_schema as method_schema
     from .registry import methods as methods
+    from .task_vectors import MagnitudeThreshold as MagnitudeThreshold
+    from .task_vectors import elect_signs as elect_signs
+    from .task_vectors import magnitude_threshold as magnitude_threshold
+    from .task_vectors import random_mask as random_mask
+    from .task_vectors import tall_masks as tall_masks
 
 __version__ = "0.1.0"
 
@@ -80,12 +89,14 @@ _HOMES = {
         ),
         "StockpotWarning",
     ),
-    "jobs": ("merge", "plan"),
+    "jobs": ("merge", "plan", "reconstruct"),
     "kernels": ("GeometricMedian", "angles", "cast", "combine", "geometric_median_weights", "gram"),
+    "matrices": ("low_rank_plus_sparse", "polar_factor", "truncated_svd"),
     "plans": ("MergeResult", "Plan"),
     "registry": ("merge_tensors", "method_schema", "methods"),
+    "task_vectors": ("MagnitudeThreshold", "elect_signs", "magnitude_threshold", "random_mask", "tall_masks"),
 }
-_MODULES = frozenset({"cli", "dropin", "dtypes", "recipes", "views", *_HOMES})
+_MODULES = frozenset({"cli", "dropin", "dtypes", "recipes", "stats", "views", *_HOMES})
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = ["__version__", *sorted(_HOME_OF)]

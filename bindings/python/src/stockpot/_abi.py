@@ -15,6 +15,7 @@ from ctypes import (
     c_int32,
     c_int64,
     c_size_t,
+    c_uint8,
     c_uint32,
     c_uint64,
     c_void_p,
@@ -99,6 +100,10 @@ class Checkpoint(c_void_p):
     """sp_checkpoint *."""
 
 
+class Statistics(c_void_p):
+    """sp_statistics *."""
+
+
 class Job(c_void_p):
     """sp_job *."""
 
@@ -114,7 +119,12 @@ STRUCTS: Final[dict[str, type[ctypes.Structure]]] = {
     "sp_progress": Progress,
 }
 
-HANDLES: Final[dict[str, type[c_void_p]]] = {"sp_method": Method, "sp_checkpoint": Checkpoint, "sp_job": Job}
+HANDLES: Final[dict[str, type[c_void_p]]] = {
+    "sp_method": Method,
+    "sp_checkpoint": Checkpoint,
+    "sp_statistics": Statistics,
+    "sp_job": Job,
+}
 
 DTYPES: Final[dict[str, int]] = {
     "SP_DTYPE_F32": 1,
@@ -141,6 +151,7 @@ _VIEW = POINTER(View)
 _ERROR = POINTER(Error)
 _DOUBLES = POINTER(c_double)
 _INT32 = POINTER(c_int32)
+_UINT64 = POINTER(c_uint64)
 _SIZE = POINTER(c_size_t)
 
 FUNCTIONS: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
@@ -161,6 +172,19 @@ FUNCTIONS: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
         _STATUS,
         (_DOUBLES, c_size_t, _DOUBLES, c_double, c_int32, c_double, _DOUBLES, _INT32, _DOUBLES, _ERROR),
     ),
+    # task vectors
+    "sp_magnitude_threshold": (_STATUS, (_VIEW, _VIEW, c_uint64, c_int32, _DOUBLES, _UINT64, _UINT64, _ERROR)),
+    "sp_elect_signs": (_STATUS, (_VIEW, c_size_t, _VIEW, c_char_p, c_char_p, c_int32, _VIEW, _ERROR)),
+    "sp_tall_masks": (_STATUS, (_VIEW, c_size_t, _VIEW, c_char_p, c_char_p, c_int32, _VIEW, _ERROR)),
+    "sp_random_mask": (
+        _STATUS,
+        (c_uint64, c_char_p, c_uint32, c_double, c_uint64, c_size_t, POINTER(c_uint8), _ERROR),
+    ),
+    # linear algebra
+    "sp_polar_factor": (_STATUS, (_VIEW, c_uint32, c_double, _VIEW, _ERROR)),
+    "sp_truncated_svd": (_STATUS, (_VIEW, c_size_t, _VIEW, _VIEW, _VIEW, _ERROR)),
+    "sp_low_rank_plus_sparse_rank": (_STATUS, (c_size_t, c_size_t, c_char_p, _SIZE, _ERROR)),
+    "sp_low_rank_plus_sparse": (_STATUS, (_VIEW, _VIEW, c_char_p, _VIEW, _VIEW, _VIEW, _ERROR)),
     # methods
     "sp_method_count": (c_size_t, ()),
     "sp_method_name": (c_char_p, (c_size_t,)),
@@ -181,8 +205,24 @@ FUNCTIONS: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
         _STATUS,
         (c_char_p, POINTER(c_char_p), _VIEW, c_size_t, c_char_p, c_uint64, c_uint32, _ERROR),
     ),
+    # layer statistics
+    "sp_statistics_create": (_STATUS, (c_char_p, POINTER(Statistics), _ERROR)),
+    "sp_statistics_update": (_STATUS, (Statistics, c_char_p, _VIEW, c_int32, _ERROR)),
+    "sp_statistics_merge": (_STATUS, (Statistics, Statistics, _ERROR)),
+    "sp_statistics_count": (c_size_t, (Statistics,)),
+    "sp_statistics_name": (c_char_p, (Statistics, c_size_t)),
+    "sp_statistics_layer": (_STATUS, (Statistics, c_size_t, _SIZE, _UINT64, _ERROR)),
+    "sp_statistics_read": (_STATUS, (Statistics, c_size_t, _VIEW, _ERROR)),
+    "sp_statistics_state": (_STATUS, (Statistics, c_size_t, _DOUBLES, _DOUBLES, c_size_t, _ERROR)),
+    "sp_statistics_add_state": (_STATUS, (Statistics, c_char_p, c_uint64, _DOUBLES, _DOUBLES, c_size_t, _ERROR)),
+    "sp_statistics_save": (_STATUS, (Statistics, c_char_p, c_uint32, _ERROR)),
+    "sp_statistics_free": (None, (Statistics,)),
     # jobs
     "sp_job_create": (_STATUS, (c_char_p, c_char_p, POINTER(JobOptions), POINTER(Job), _ERROR)),
+    "sp_job_create_reconstruction": (
+        _STATUS,
+        (c_char_p, c_char_p, c_char_p, c_char_p, POINTER(JobOptions), POINTER(Job), _ERROR),
+    ),
     "sp_job_plan_json": (c_char_p, (Job,)),
     "sp_job_run": (_STATUS, (Job, ProgressFunction, c_void_p, _ERROR)),
     "sp_job_progress": (_STATUS, (Job, POINTER(Progress))),

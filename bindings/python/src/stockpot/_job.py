@@ -7,7 +7,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from . import _abi
 from ._lib import c_path, c_text, call, lib, text
@@ -80,14 +80,37 @@ class Job:
     """
 
     def __init__(self, recipe: Recipe, output: str | os.PathLike[str] | None, options: JobOptions) -> None:
-        self._pointer = _abi.Job()
-        call(
+        self._create(
             "sp_job_create",
             to_json(recipe.value, "", "SP_E_RECIPE"),
             None if output is None else c_path(output),
-            ctypes.byref(options.struct(recipe.text)),
-            ctypes.byref(self._pointer),
+            options=options.struct(recipe.text),
         )
+
+    @classmethod
+    def reconstruction(
+        cls,
+        merged: str | os.PathLike[str],
+        correction: str | os.PathLike[str],
+        base: str | os.PathLike[str] | None,
+        output: str | os.PathLike[str],
+        options: JobOptions,
+    ) -> Job:
+        """A job that rebuilds a task model; see `stockpot.reconstruct`."""
+        job = cls.__new__(cls)
+        job._create(
+            "sp_job_create_reconstruction",
+            c_path(merged),
+            c_path(correction),
+            None if base is None else c_path(base),
+            c_path(output),
+            options=options.struct(""),
+        )
+        return job
+
+    def _create(self, function: str, *arguments: Any, options: _abi.JobOptions) -> None:
+        self._pointer = _abi.Job()
+        call(function, *arguments, ctypes.byref(options), ctypes.byref(self._pointer))
         self._free = weakref.finalize(self, lib().sp_job_free, self._pointer)
 
     def __enter__(self) -> Job:
@@ -98,7 +121,11 @@ class Job:
 
     def plan(self) -> Plan:
         """What the job will do."""
-        return Plan.from_json(text(lib().sp_job_plan_json(self._pointer)))
+        return Plan.from_json(self.plan_json())
+
+    def plan_json(self) -> str:
+        """The same as JSON."""
+        return text(lib().sp_job_plan_json(self._pointer))
 
     def progress(self) -> Progress:
         """How far it is."""

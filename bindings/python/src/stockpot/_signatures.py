@@ -56,6 +56,7 @@ _TYPES: dict[str, Any] = {
     "string": str,
     "choice": str,
     "list": list[str],
+    "vectors": list[Any],
     "model": int | str,
 }
 

@@ -83,6 +83,9 @@ def plan_text(plan: Plan, tensors: bool = False) -> str:
     parts = [table(facts), "", "inputs", table(rows, ("role", "tensors", "size", "path", "parameters"), "  ")]
     files = [(f.get("name", ""), _count(f.get("tensors")), size(f.get("bytes") or 0)) for f in plan.files]
     parts += ["", "output files", table(files, ("name", "tensors", "size"), "  ")]
+    beside = [(a["folder"], a["tensors"], size(a["bytes"]), a["model"]) for a in plan.get("artifacts") or ()]
+    if beside:
+        parts += ["", "beside them", table(beside, ("folder", "tensors", "size", "of"), "  ")]
     if tensors:
         rows_of_tensors = [
             (
@@ -115,6 +118,20 @@ def result_text(result: MergeResult) -> str:
     if result.report_path is not None:
         lines.append(f"report: {result.report_path}")
     return "\n".join(lines)
+
+
+def reconstruction_text(output: str, report: dict[str, Any]) -> str:
+    """What was rebuilt, and what the parts take beside the model itself."""
+    summary = report["summary"]
+    parts = [("base", summary["base_bytes"]), ("merged", summary["merged_bytes"])]
+    rows = [(name, size(count)) for name, count in parts if count]
+    rows += [
+        ("correction", size(summary["correction_bytes"])),
+        ("model", size(summary["model_bytes"])),
+    ]
+    made = f"{output}: {summary['tensors']} tensors, {summary['rebuilt']} rebuilt, {summary['copied']} copied"
+    ratio = f"the correction is {summary['compression_ratio']:.3g} times smaller than the model"
+    return "\n".join([f"{made}, in {report['seconds']:.3g} s", "", table(rows, indent="  "), "", ratio])
 
 
 def methods_text(schemas: Iterable[Schema]) -> str:

@@ -1,4 +1,4 @@
-"""The command `stockpot`: merge, plan, methods, inspect.
+"""The command `stockpot`: merge, plan, methods, reconstruct, collect-stats, inspect.
 
 Errors are one sentence on standard error, "error: ...", with exit status 1, or 2 for a wrong command line; Ctrl-C
 exits with 130. Results go to standard output; progress and warnings to standard error. Heavy modules are imported by
@@ -130,6 +130,7 @@ def main() -> None:
       stockpot plan recipe.yaml                      what a merge would read, write and need
       stockpot merge recipe.yaml merged              do it
       stockpot merge --method model_stock --base B A C D -o merged
+      stockpot collect-stats --factory my_model:make --output stats.safetensors
     """
 
 
@@ -299,6 +300,58 @@ def methods(name: str | None, as_json: bool) -> None:
 
 
 @main.command()
+@click.argument("merged")
+@click.argument("correction")
+@click.argument("output")
+@click.option("--base", metavar="PATH", help="For a mask: the base of the merge; default: the one that the mask names.")
+@click.option("--threads", type=click.IntRange(min=0), default=0, help="Workers; 0 for the usable CPUs.")
+@click.option("--max-memory", metavar="SIZE", help="Most bytes of buffers, such as 2GiB.")
+@click.option("--shard-size", metavar="SIZE", help="Bytes of a shard; default 5GB.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing output, once the new one is complete.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress and no summary; errors only.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on standard output.")
+def reconstruct(
+    merged: str,
+    correction: str,
+    output: str,
+    base: str | None,
+    threads: int,
+    max_memory: str | None,
+    shard_size: str | None,
+    overwrite: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Rebuild a task model from a merged one and its TALL mask or low-rank plus sparse correction.
+
+    MERGED is the merged checkpoint, CORRECTION a folder under masks/ or corrections/ that a merge wrote, OUTPUT the
+    folder (or .safetensors file) to make.
+
+    \b
+    Examples:
+      stockpot merge --method tall_mask --base B A C -o OUT
+      stockpot reconstruct OUT/merged OUT/masks/A rebuilt
+      stockpot merge --method scale_svd --base MERGED A C -o OUT -p then=extract -p sparsity=0.8
+      stockpot reconstruct MERGED OUT/corrections/A rebuilt
+    """
+    from ._job import Job, JobOptions
+    from ._tables import reconstruction_text
+    from .jobs import run_job
+
+    options = JobOptions(threads, max_memory, shard_size, overwrite)
+    with Job.reconstruction(merged, correction, base, output, options) as job:
+        try:
+            report = json.loads(run_job(job, not (quiet or as_json) and sys.stderr.isatty(), "rebuilding"))
+        except KeyboardInterrupt:
+            _error(f"interrupted; nothing was left at {output}")
+            sys.exit(_INTERRUPTED)
+    if as_json:
+        click.echo(json.dumps({"output": output, **report}, indent=2, ensure_ascii=False))
+    elif not quiet:
+        click.echo(reconstruction_text(output, report))
+
+
+@main.command()
 @click.argument("path")
 @click.option("--tensors", is_flag=True, help="List every tensor.")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
@@ -317,6 +370,79 @@ def inspect(path: str, tensors: bool, as_json: bool) -> None:
     with Checkpoint(path) as checkpoint:
         found = checkpoint_json(checkpoint, tensors)
     click.echo(json.dumps(found, indent=2, ensure_ascii=False) if as_json else checkpoint_text(found))
+
+
+@main.command("collect-stats")
+@click.option("--factory", metavar="PACKAGE:FUNCTION", required=True, help="What makes the model and its batches.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Given to the factory.")
+@click.option(
+    "--num-batches",
+    type=click.IntRange(min=1),
+    default=50,
+    show_default=True,
+    help="Given to the factory; no more are drawn.",
+)
+@click.option(
+    "--statistic",
+    type=click.Choice(["second_moment", "variance"]),
+    default="second_moment",
+    show_default=True,
+    help="Mean of the squares, or unbiased variance.",
+)
+@click.option("-o", "--output", metavar="PATH", required=True, help="File to make; its name ends in .safetensors.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing output, once the new one is complete.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress and no summary; warnings and errors only.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on standard output.")
+def collect_stats(
+    factory: str,
+    batch_size: int,
+    num_batches: int,
+    statistic: str,
+    output: str,
+    overwrite: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Collect statistics of the inputs of a model's layers, for methods such as scale_svd.
+
+    PACKAGE:FUNCTION is imported from the current directory or from what is installed, and called with batch_size and
+    num_batches. It returns one of these:
+
+    \b
+      (model, batches)       a torch.nn.Module and an iterable of its inputs: tensors, tuples of
+                             arguments, or mappings of keyword arguments
+      an iterable            per batch a mapping of parameter name to the array that goes into the
+                             layer, channels last, or to (array, channel_axis); needs no torch
+      a LayerStatistics      of stockpot.stats, filled already
+
+    \b
+    Example, my_model.py:
+      def make(batch_size, num_batches):
+          model = load_my_model()
+          return model, (images for images, labels in my_loader(batch_size))
+
+    \b
+    Examples:
+      stockpot collect-stats --factory my_model:make --output stats.safetensors
+      stockpot collect-stats --factory my_model:make --num-batches 10 --statistic variance -o v.safetensors
+
+    A recipe names the file beside the model: `models: [{model: A, statistics: stats.safetensors}]`.
+    """
+    from ._collect import check_output, load_factory, run_factory, summary, summary_text
+
+    check_output(output, overwrite)
+    shown = not (quiet or as_json) and sys.stderr.isatty()
+    try:
+        made = load_factory(factory)(batch_size=batch_size, num_batches=num_batches)
+        found = run_factory(made, factory, statistic, num_batches, shown, _warn)
+    except KeyboardInterrupt:
+        _error(f"interrupted; nothing was written at {output}")
+        sys.exit(_INTERRUPTED)
+    found.save(output, overwrite)
+    if as_json:
+        click.echo(json.dumps(summary(found, output), indent=2, ensure_ascii=False))
+    elif not quiet:
+        click.echo(summary_text(summary(found, output)))
 
 
 def _show_plan(plan: Plan, as_json: bool, tensors: bool) -> None:

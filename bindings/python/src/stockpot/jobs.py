@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
 from collections.abc import Callable, Mapping
@@ -108,7 +109,48 @@ def merge(
     return result
 
 
-def run_job(job: Job, progress: bool | Callable[[Progress], object]) -> str:
+def reconstruct(
+    merged: str | os.PathLike[str],
+    correction: str | os.PathLike[str],
+    output_dir: str | os.PathLike[str],
+    *,
+    base: str | os.PathLike[str] | None = None,
+    threads: int = 0,
+    max_memory: int | str | None = None,
+    progress: bool | Callable[[Progress], object] = True,
+    overwrite: bool = False,
+    shard_size: int | str | None = None,
+) -> dict[str, Any]:
+    """Rebuild a task model from a merged one and its TALL mask or correction (docs/masks.md).
+
+    Args:
+        merged: the merged checkpoint: OUT/merged of `tall_mask`, or the model that corrections were extracted against.
+        correction: OUT/masks/<model> of `tall_mask`, or OUT/corrections/<model> of `scale_svd` with `then: extract`.
+        output_dir: a folder to be made, or a file name that ends in ".safetensors".
+        base: for a mask, the base of the merge; None for the one that the mask names.
+        threads: 0 for the usable CPUs; the output is the same, bit for bit, for any number.
+        max_memory: bytes, or text such as "2GiB".
+        progress: as for `merge`.
+        overwrite: replace an existing output, once the new one is complete.
+        shard_size: bytes of a shard.
+
+    Returns:
+        The report: format, paths, seconds, and "summary" with tensors, rebuilt, copied, model_bytes, correction_bytes,
+        merged_bytes, base_bytes and compression_ratio (model_bytes over correction_bytes).
+
+    Raises:
+        FormatError: not a mask or correction. MissingTensorError, ShapeError: of another model.
+        NotFoundError, FileError, OutputExistsError, StockpotMemoryError: as for `merge`.
+
+    Source: Wang et al., arXiv:2405.07813 (TALL masks); AwRank-Merging (Scale-SVD).
+    """
+    options = JobOptions(threads, max_memory, shard_size, overwrite)
+    with Job.reconstruction(merged, correction, base, output_dir, options) as job:
+        report: dict[str, Any] = json.loads(run_job(job, progress, "rebuilding"))
+    return report
+
+
+def run_job(job: Job, progress: bool | Callable[[Progress], object], doing: str = "merging") -> str:
     """Run a job with a bar, a function, or neither; return its report as JSON."""
     if callable(progress):
         return job.run(progress)
@@ -116,7 +158,7 @@ def run_job(job: Job, progress: bool | Callable[[Progress], object]) -> str:
         return job.run(None)
     from tqdm import tqdm
 
-    with tqdm(unit="B", unit_scale=True, unit_divisor=1000, dynamic_ncols=True, leave=False, desc="merging") as bar:
+    with tqdm(unit="B", unit_scale=True, unit_divisor=1000, dynamic_ncols=True, leave=False, desc=doing) as bar:
 
         def show(state: Progress) -> None:
             bar.total = state.bytes_total or None

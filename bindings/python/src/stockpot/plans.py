@@ -129,10 +129,10 @@ class MergeResult:
         return f"<stockpot.MergeResult {str(self.path)!r}: {self.tensors} tensors in {self.seconds:.3g} s>"
 
     def open(self) -> Checkpoint:
-        """Open what was made, for reading."""
+        """Open the merged checkpoint, for reading."""
         from .checkpoints import Checkpoint
 
-        return Checkpoint(self.path)
+        return Checkpoint(self.path / "merged" if (self.path / "merged").is_dir() else self.path)
 
     @functools.cached_property
     def report(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 import stockpot as sp
-from reference.arrays import AnyArray, read_checkpoint
+from reference.arrays import AnyArray, read_checkpoint, unpack_bits
 
 from .rules import Mapped, Parameters
 from .tensors import Report, Tensors
@@ -96,19 +96,45 @@ class Library:
             merged, report = sp.merge_tensors(method, models, base, name=name, return_report=True, **parameters)
         return np.asarray(merged), report
 
+    def low_rank_plus_sparse(
+        self, w: AnyArray, scale: AnyArray, parameters: Parameters
+    ) -> tuple[AnyArray, AnyArray, AnyArray]:
+        """Decompose one matrix."""
+        return sp.low_rank_plus_sparse(w, scale.reshape(-1), **parameters)
+
     def checkpoint(
         self, method: str, models: Sequence[Tensors], base: Tensors | None, parameters: Parameters
     ) -> tuple[Tensors, Mapping[str, Report]]:
         """Write the checkpoints to a temporary folder and merge them there."""
         with tempfile.TemporaryDirectory(prefix="goldens-") as temporary:
-            folder = Path(temporary)
-            paths = [folder / f"model-{index}" for index in range(len(models))]
-            for path, tensors in zip(paths, models, strict=True):
-                sp.save(tensors, path)
-            base_path = None
-            if base is not None:
-                base_path = folder / "base"
-                sp.save(base, base_path)
-            output = folder / "merged"
-            merge(recipe(method, paths, base_path, parameters), output)
-            return read_checkpoint(output), read_report(output)
+            output, _ = _merged(Path(temporary), method, models, base, parameters)
+            weights = output / "merged" if (output / "merged").is_dir() else output
+            reported = weights if (weights / "merge_report.json").exists() else output
+            return read_checkpoint(weights), read_report(reported)
+
+    def masks(self, models: Sequence[AnyArray], base: AnyArray, parameters: Parameters) -> AnyArray:
+        """The TALL masks of one tensor, [K, ...]."""
+        return np.asarray(sp.tall_masks(models, base, **parameters))
+
+    def checkpoint_masks(self, models: Sequence[Tensors], base: Tensors, parameters: Parameters) -> Sequence[Tensors]:
+        """The TALL masks of every model, unpacked from the files beside the merge."""
+        with tempfile.TemporaryDirectory(prefix="goldens-") as temporary:
+            output, paths = _merged(Path(temporary), "tall_mask", models, base, parameters)
+            stored = [read_checkpoint(output / "masks" / path.name) for path in paths]
+            return [{name: unpack_bits(own[name], base[name].shape) for name in base} for own in stored]
+
+
+def _merged(
+    folder: Path, method: str, models: Sequence[Tensors], base: Tensors | None, parameters: Parameters
+) -> tuple[Path, list[Path]]:
+    """Checkpoints written to a folder and merged there: the output, and where the models are."""
+    paths = [folder / f"model-{index}" for index in range(len(models))]
+    for path, tensors in zip(paths, models, strict=True):
+        sp.save(tensors, path)
+    base_path = None
+    if base is not None:
+        base_path = folder / "base"
+        sp.save(base, base_path)
+    output = folder / "output"
+    merge(recipe(method, paths, base_path, parameters), output)
+    return output, paths

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,13 +20,20 @@ def _threshold(value: Any) -> Parameters:
     return {"density": value / 100 if value > 1 else float(value)}
 
 
+def _trimmed(value: Any) -> Parameters:
+    """The same of what random dropping has left."""
+    return {"trim_density": _threshold(value)["density"]}
+
+
 def _percent(value: Any) -> Parameters:
     """tall_masks reads 1 as one percent."""
     return {"density": value / 100 if value >= 1 else float(value)}
 
 
 def _dropped(value: Any) -> Parameters:
-    return {"density": 1.0 - value}
+    """The share kept, such that 1 - it is no less than the share dropped: the peers count floor(D * dropped)."""
+    density = 1.0 - value
+    return {"density": density if 1.0 - density >= value else math.nextafter(density, 0.0)}
 
 
 def _aggregate(value: Any) -> Parameters:
@@ -66,7 +74,6 @@ _DROP: Names = {
     "rescale": None,
     "mask_strategy": None,
 }
-_MASK_OUTPUTS = "several masks or models per case"
 
 RULES: Table = {
     ("ties", TIES): (Rule("ties", _TIES_REPOSITORY, _OFFICIAL, compat="ties_merging"),),
@@ -123,12 +130,11 @@ RULES: Table = {
             {
                 "scaling_factor": "lambda",
                 "sparsity_ratio": _dropped,
-                "threshold": _threshold,
+                "threshold": _trimmed,
                 "merge_func": _aggregate,
             },
-            _WHOLE_MODEL,
+            {**_WHOLE_MODEL, "rescale": "inverse"},
             compat="fusion_bench",
-            pending="dropping and trimming with two densities",
         ),
     ),
     ("dare_linear", MERGE_LM): (Rule("dare_linear", _DROP),),
@@ -140,12 +146,11 @@ RULES: Table = {
             "tall_mask",
             {
                 "use_ties": "use_ties",
-                "lambdas": "tall_mask_lambda",
+                "lambdas": None,  # a grid: every mask's value stands in the name of its output
                 "tall_mask_lambda": "tall_mask_lambda",
                 "multi_task_vector": None,
             },
-            pending=_MASK_OUTPUTS,
         ),
     ),
-    ("tall_mask", FUSION_BENCH): (Rule("tall_mask", {"tall_mask_lambda": "tall_mask_lambda"}, pending=_MASK_OUTPUTS),),
+    ("tall_mask", FUSION_BENCH): (Rule("tall_mask", {"tall_mask_lambda": "tall_mask_lambda"}),),
 }

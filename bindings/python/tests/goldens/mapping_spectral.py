@@ -11,6 +11,9 @@ ISO = "danielm1405/iso-merging"
 AWRANK = "ArkNightmaster/AwRank-Merging"
 OATS = "stephenqz/OATS"
 
+TEXT_PROJECTION = {"exclude_keys": ["*text_projection*"]}
+COMPLETE = {"null_space": "complete"}
+
 
 def _alpha(value: Any) -> Parameters:
     """A list scales the task vectors before they are decomposed, a number the result."""
@@ -21,12 +24,12 @@ def _then(value: Any) -> Parameters:
     return {"then": {"TSVM": "tsvm"}.get(value, value)}
 
 
-def _tsvm(variant: str | None = None, function: str = "", *, method: str = "tsvm") -> Rule:
-    constants = {"variant": variant} if variant else {}
-    return Rule(method, {"K": None}, constants, function=function)
+def _tsvm(variant: str = "standard") -> Rule:
+    return Rule("tsvm", {"K": None}, {"variant": variant, **TEXT_PROJECTION}, compat="fusion_bench")
 
 
-_ISO_TEXT: Names = {"K": None, "key": "tensor_name"}
+_ISO: Names = {"K": None, "key": "tensor_name"}
+_FRACTION: Names = {"common_space_fraction": "common_space_fraction"}
 _COMPRESSION: Names = {
     "sparsity": "sparsity",
     "rank_ratio": "rank_ratio",
@@ -40,7 +43,7 @@ _OATS: Names = {
     "prune_n": "prune_n",
     "prune_m": "prune_m",
 }
-_STATISTIC = "an input that is neither base nor model (the activation statistics)"
+_STATISTICS = {"scaler_row": "statistics"}
 
 RULES: Table = {
     ("tsvm", TSV): (_tsvm(),),
@@ -48,20 +51,21 @@ RULES: Table = {
     ("tsvm", FUSION_BENCH): (Rule("tsvm", {"alpha": _alpha, "exclude_keys": "exclude_keys"}, compat="fusion_bench"),),
     ("tsvm_eigen", TSV): (_tsvm("eigen"),),
     ("tsvm_lossless", TSV): (_tsvm("lossless"),),
-    ("tsvm_lossless_eigen", TSV): (_tsvm("lossless_eigen"),),
-    ("iso_c", ISO): (Rule("iso_c", _ISO_TEXT),),
-    ("iso_c", FUSION_BENCH): (Rule("iso_c", compat="fusion_bench"),),
-    ("iso_cts", ISO): (Rule("iso_cts", {**_ISO_TEXT, "common_space_fraction": "common_space_fraction"}),),
-    ("iso_cts", FUSION_BENCH): (
-        Rule("iso_cts", {"common_space_fraction": "common_space_fraction"}, compat="fusion_bench"),
+    ("tsvm_lossless_eigen", TSV): (
+        Rule("tsvm", {"K": None}, {"variant": "lossless"}, pending="the lossless eigen variant, which divides by zero"),
     ),
-    ("scale_svd", AWRANK): (Rule("scale_svd", _COMPRESSION, compat="awrank", pending=_STATISTIC),),
+    ("iso_c", ISO): (Rule("iso_c", _ISO, COMPLETE | TEXT_PROJECTION),),
+    ("iso_c", FUSION_BENCH): (Rule("iso_c", constants=COMPLETE),),
+    ("iso_cts", ISO): (Rule("iso_cts", {**_ISO, **_FRACTION}, COMPLETE | TEXT_PROJECTION),),
+    ("iso_cts", FUSION_BENCH): (Rule("iso_cts", _FRACTION, COMPLETE),),
+    ("scale_svd", AWRANK): (
+        Rule("scale_svd", _COMPRESSION, {"refit": True}, function="iso_iasad", inputs=_STATISTICS),
+        Rule("scale_svd", _COMPRESSION, inputs=_STATISTICS),
+    ),
     ("scale_svd_pipeline", AWRANK): (
-        Rule(
-            "scale_svd",
-            {**_COMPRESSION, "then": _then, "common_space_fraction": "common_space_fraction"},
-            compat="awrank",
-        ),
+        Rule("scale_svd", {**_COMPRESSION, **_FRACTION, "then": _then}, TEXT_PROJECTION, compat="awrank"),
     ),
-    ("oats", OATS): (Rule("scale_svd", _OATS, pending=_STATISTIC),),
+    ("oats", OATS): (
+        Rule("scale_svd", _OATS, inputs={"weight": "w", "diag_approx": "scale"}, call="low_rank_plus_sparse"),
+    ),
 }

@@ -17,7 +17,7 @@ import yaml
 import stockpot as sp
 from reference.arrays import AnyArray, read_checkpoint
 
-from . import library, mapping
+from . import library, mapping, threshold_ties
 from .compare import disagreement
 
 LATER_KEYS = ("slices", "modules", "tokenizer", "tokenizer_source", "chat_template")
@@ -123,7 +123,7 @@ def _compare(folder: Path, entry: Mapping[str, Any], output: Path) -> list[str]:
         if name not in merged or merged[name].shape != want.shape:
             continue  # told by the layout
         reason = disagreement(merged[name], want, tolerance, float(mismatch.get(name, 0.0)))
-        if reason:
+        if reason and not threshold_ties.explained(folder / "models", output, name, merged[name], want, tolerance):
             reasons.append(f"{name}: {reason}")
     lambdas = folder / entry["output_dir"] / "yoyo_scale.csv"
     if lambdas.exists() and (output / lambdas.name).exists():

@@ -47,6 +47,10 @@ class Mapped:
     pending: str = ""
     """Not empty: what of the case this runner cannot express yet."""
     config_source: str | None = None
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """Golden inputs that are neither base nor model, and the parameter (or argument) each one is."""
+    call: str = ""
+    """The function of the package that does it, where it is not a merge."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,9 @@ class Rule:
     pending: str = ""
     when: Callable[[Mapping[str, Any]], bool] | None = None
     """Condition on the parameters, where a value of one decides which method it is."""
+
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    call: str = ""
 
     def covers(self, implementation: Implementation, parameters: Mapping[str, Any]) -> bool:
         """Whether function, revision and parameter values are this rule's."""
@@ -86,7 +93,7 @@ class Rule:
             ours.update(target(value) if callable(target) else {target: value})
         tensor_name = str(ours.pop("tensor_name", ""))
         config_source = ours.pop("config_source", None)
-        return Mapped(self.method, ours, tensor_name, self.compat, self.pending, config_source)
+        return Mapped(self.method, ours, tensor_name, self.compat, self.pending, config_source, self.inputs, self.call)
 
 
 MERGEKIT = "arcee-ai/mergekit"

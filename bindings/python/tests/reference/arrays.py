@@ -67,6 +67,14 @@ def read_checkpoint(path: Path) -> dict[str, AnyArray]:
     return tensors
 
 
+def unpack_bits(packed: AnyArray, shape: tuple[int, ...]) -> AnyArray:
+    """A mask from its bytes: bit j of byte b is element 8 b + j."""
+    count = math.prod(shape)
+    assert packed.dtype == np.uint8
+    assert packed.shape == (-(-count // 8),)
+    return np.unpackbits(packed, count=count, bitorder="little").astype(np.bool_).reshape(shape)
+
+
 def widen(array: AnyArray) -> Array:
     """The exact float64 value of every element."""
     return np.asarray(array).astype(np.float64)

@@ -8,15 +8,50 @@ from typing import Any
 import numpy as np
 
 from . import (
+    consensus_ta,
+    consensus_ties,
+    dare_linear,
+    dare_ties,
     geometric_median,
+    iso_c,
+    iso_cts,
     linear,
+    magmax,
+    magnitude_prune,
     model_stock,
+    scale_svd,
     slerp,
+    tall_mask,
     task_arithmetic,
+    tgmd,
+    ties,
+    ties_soup,
+    tsd,
+    tsd_v2,
+    tsvm,
     yoyo_fusion,
     yoyo_scale,
 )
-from .arrays import AnyArray, Array, widen
+from .arrays import F32, F64, AnyArray, Array, widen
+
+ELEMENTWISE: dict[str, Any] = {
+    "ties": ties,
+    "ties_soup": ties_soup,
+    "dare_linear": dare_linear,
+    "dare_ties": dare_ties,
+    "tsd": tsd,
+    "tsd_v2": tsd_v2,
+    "tgmd": tgmd,
+    "magnitude_prune": magnitude_prune,
+    "tall_mask": tall_mask,
+    "consensus_ta": consensus_ta,
+    "consensus_ties": consensus_ties,
+    "magmax": magmax,
+}
+"""Methods that say what becomes of task vectors, by `task_vector` of their modules."""
+
+SPECTRAL: dict[str, Any] = {"tsvm": tsvm, "iso_c": iso_c, "iso_cts": iso_cts, "scale_svd": scale_svd}
+"""The same of task matrices."""
 
 METHODS = (
     "linear",
@@ -26,7 +61,15 @@ METHODS = (
     "yoyo_scale",
     "geometric_median",
     "yoyo_fusion",
+    *ELEMENTWISE,
+    *SPECTRAL,
 )
+
+_NAMED = ("tsd", "tsd_v2", "tgmd")
+"""Of the elementwise methods, those whose random stream takes the name and that never join tensors."""
+_JOINED = ("ties", "dare_linear", "dare_ties", "tall_mask", "consensus_ta", "consensus_ties")
+"""Those that know the tensors that a scope joins."""
+_COMPAT = ("ties", "dare_linear", "dare_ties", "magnitude_prune", "tsvm")
 
 Report = dict[str, Any]
 
@@ -42,6 +85,10 @@ def merge(
 ) -> tuple[Array, Report]:
     """Merge one tensor by the reference of `method`, with the parameter names of the library."""
     parameters.pop("scope", None)
+    if method in ELEMENTWISE or method in SPECTRAL:
+        assert base is not None
+        vector = task_vector(method, models, base, name=name, **parameters)
+        return (vector if output == "task_vector" else widen(base) + vector), {}
     merged, report = _CALLS[method](list(models), base, name, parameters)
     if output == "task_vector":
         assert base is not None
@@ -49,25 +96,52 @@ def merge(
     return merged, report
 
 
+def task_vector(method: str, models: Sequence[AnyArray], base: AnyArray, *, name: str = "", **parameters: Any) -> Array:
+    """lambda * tau of one of the methods on task vectors."""
+    given = dict(parameters)
+    given.pop("scope", None)
+    if "lambda" in given:
+        given["lambda_"] = given.pop("lambda")
+    if method not in _COMPAT:
+        given.pop("compat", None)
+    if method in _NAMED or method in SPECTRAL:
+        given["name"] = name
+    elif method in _JOINED:
+        given.setdefault("parts", [(name, base.size)])
+    module = ELEMENTWISE[method] if method in ELEMENTWISE else SPECTRAL[method]
+    result: Array = module.task_vector(models, base, **given)
+    return result
+
+
+def default_scope(method: str, parameters: Mapping[str, Any]) -> str:
+    """The scope of a method where none is given."""
+    if method in ("tall_mask", "consensus_ta", "consensus_ties"):
+        return "model" if parameters.get("use_ties", method == "consensus_ties") else "tensor"
+    presets = {"ties": ties.PRESETS, "dare_ties": dare_ties.PRESETS}.get(method, {})
+    return presets.get(str(parameters.get("compat")), {}).get("scope", "tensor")
+
+
 def merge_checkpoint(
     method: str,
     models: Sequence[Mapping[str, AnyArray]],
     base: Mapping[str, AnyArray] | None = None,
     *,
-    scope: str = "tensor",
+    scope: str | None = None,
     ignore_keys: Sequence[str] = (),
     **parameters: Any,
 ) -> tuple[dict[str, Array], dict[str, Report]]:
-    """Merge every tensor; with scope "model" all of them as one vector."""
+    """Merge every tensor; with scope "model" all of them as one vector, in the order of their names."""
+    scope = scope or default_scope(method, parameters)
     donor = base if base is not None else models[0]
     merged: dict[str, Array] = {}
     reports: dict[str, Report] = {}
     if scope == "model":
-        joined = [_join(model, donor) for model in models]
-        origin = _join(base, donor) if base is not None else None
+        joined, origin = join(models, base)
+        if method in _JOINED:
+            parameters["parts"] = parts_of(donor)
         whole, report = merge(method, joined, origin, **parameters)
         offset = 0
-        for key, tensor in donor.items():
+        for key, tensor in sorted(donor.items()):
             merged[key] = whole[offset : offset + tensor.size].reshape(tensor.shape)
             reports[key] = report
             offset += tensor.size
@@ -82,8 +156,23 @@ def merge_checkpoint(
     return merged, reports
 
 
-def _join(tensors: Mapping[str, AnyArray], order: Mapping[str, AnyArray]) -> Array:
-    return np.concatenate([widen(tensors[key]).reshape(-1) for key in order])
+def join(
+    models: Sequence[Mapping[str, AnyArray]], base: Mapping[str, AnyArray] | None
+) -> tuple[list[AnyArray], AnyArray | None]:
+    """Every checkpoint as one vector in the order of names: float64 if a tensor has it, else float32 (exact)."""
+    stored = [*models, *([] if base is None else [base])]
+    dtype = F64 if any(array.dtype == F64 for tensors in stored for array in tensors.values()) else F32
+    rows = [_joined(tensors, sorted(models[0]), dtype) for tensors in stored]
+    return rows[: len(models)], (None if base is None else rows[-1])
+
+
+def _joined(tensors: Mapping[str, AnyArray], names: Sequence[str], dtype: np.dtype[Any]) -> AnyArray:
+    return np.concatenate([np.asarray(tensors[name]).astype(dtype).reshape(-1) for name in names])
+
+
+def parts_of(tensors: Mapping[str, AnyArray]) -> list[tuple[str, int]]:
+    """Names and sizes in the order in which `join` puts them."""
+    return [(name, tensors[name].size) for name in sorted(tensors)]
 
 
 def _linear(models: list[AnyArray], base: AnyArray | None, name: str, parameters: Report) -> tuple[Array, Report]:

@@ -1,0 +1,13 @@
+import COpenBLAS
+
+/// OpenBLAS as this library uses it.
+public enum OpenBLAS {
+  /// Always one thread: its bits depend on the number of threads, and the parallelism is ours.
+  static let oneThread: Void = openblas_set_num_threads(1)
+
+  /// "OpenBLAS 0.3.21 ...".
+  public static var version: String { String(cString: openblas_get_config()) }
+
+  /// The CPU kernels it chose, "Haswell".
+  public static var core: String { String(cString: openblas_get_corename()) }
+}

@@ -1,0 +1,272 @@
+// Sign election and disjoint merge of filtered task vectors (TIES and its kin).
+//
+//   e_i = f_i d_i;   gamma = the elected sign;   A = {i : sign(e_i) = gamma}
+//   mean: sum_A e_i / sum_A b_i (a divisor of 0 counts as 1)    sum: sum_A e_i    max: the largest |e_i| of A, later model first
+//   result: x_0 + lambda * tau, or lambda * tau
+//
+// gamma by mass: sign of sum e_i; by count: sign of sum sign(e_i); normfrac: sign of the e_i with the largest e_i^2 / |e_i|^2,
+// first of equals; normmass: sign of sum sign(e_i) e_i^2 / |e_i|^2; none: every e_i that is not 0 agrees. A vote of 0 becomes
+// `zeroSign`; 0 means no one agrees.
+// Shapes, types and NaN rule: TaskVectors.swift; a poisoned element comes out NaN. Arithmetic: the elements' arithmetic type,
+// rounded once to the output. A result of tau = 0 is x_0, the sign of its zero included.
+// Source: Yadav et al., "TIES-Merging", arXiv:2306.01708.
+
+public struct SignElection: Sendable {
+  public enum Rule: Sendable { case none, mass, count, normfrac, normmass }
+
+  public var rule: Rule
+  /// The sign of a vote of 0: 1, -1, or 0 for nobody.
+  public var zeroSign: Double
+  /// f_i: what each task vector is multiplied by before the vote.
+  public var factors: [Double]
+  /// 1 / |e_i|^2 for normfrac and normmass (0 for a model without any).
+  public var inverseSquares: [Double]
+
+  public init(_ rule: Rule, zeroSign: Double, factors: [Double], inverseSquares: [Double] = []) {
+    self.rule = rule
+    self.zeroSign = zeroSign
+    self.factors = factors
+    self.inverseSquares = inverseSquares
+  }
+
+  /// Multiply rows by their factors.
+  @inline(__always)
+  func scale<Scalar: ArithmeticScalar>(_ rows: Rows<Scalar>, vectors: Int) {
+    for (k, factor) in factors.enumerated() where factor != 1 {
+      let f = SIMD8<Scalar>(repeating: Scalar(factor))
+      for v in 0..<vectors { rows.set(k, v, rows.vector(k, v) * f) }
+    }
+  }
+
+  /// The elected signs of eight elements.
+  @inline(__always)
+  func elect<Scalar: ArithmeticScalar>(_ rows: Rows<Scalar>, _ v: Int) -> SIMD8<Scalar> {
+    let models = factors.count
+    var vote = SIMD8<Scalar>.zero
+    switch rule {
+    case .none: return vote
+    case .mass:
+      for k in 0..<models { vote += rows.vector(k, v) }
+    case .count:
+      for k in 0..<models { vote += Scalar.signs(rows.vector(k, v)) }
+    case .normfrac:
+      var best = SIMD8<Scalar>.zero
+      for k in stride(from: models - 1, through: 0, by: -1) {
+        let e = rows.vector(k, v)
+        (vote, best) = Scalar.greater(vote, key: best, e, key: e * e * Scalar(inverseSquares[k]))
+      }
+    case .normmass:
+      for k in 0..<models {
+        let e = rows.vector(k, v)
+        vote += Scalar.signs(e) * (e * e * Scalar(inverseSquares[k]))
+      }
+    }
+    return Scalar.fillingZeros(Scalar.signs(vote), with: Scalar(zeroSign))
+  }
+
+  /// An agreeing element stays, any other becomes 0.
+  @inline(__always)
+  func agreeing<Scalar: ArithmeticScalar>(_ e: SIMD8<Scalar>, _ sign: SIMD8<Scalar>) -> SIMD8<Scalar> {
+    if case .none = rule { return e }
+    return Scalar.agreeing(e, sign, e)
+  }
+}
+
+/// What becomes of the elements that agree.
+public struct DisjointMerge: Sendable {
+  public enum Rule: Sendable { case mean, sum, max }
+
+  public let vectors: TaskVectors
+  public let election: SignElection
+  public let rule: Rule
+  /// b_i: what the mean divides by.
+  public let weights: [Double]
+
+  public init(_ vectors: TaskVectors, _ election: SignElection, _ rule: Rule, weights: [Double]) {
+    self.vectors = vectors
+    self.election = election
+    self.rule = rule
+    self.weights = weights
+  }
+
+  /// Elements that `run` adds up: per model how many are not 0 after the filter, and in how many places signs disagree.
+  public var sums: Int { vectors.models + 1 }
+
+  /// tau into the result row.
+  @inline(__always)
+  func merge<Scalar: ArithmeticScalar>(_ rows: Rows<Scalar>, vectors count: Int) {
+    let models = vectors.models
+    for v in 0..<count {
+      let sign = election.elect(rows, v)
+      var total = SIMD8<Scalar>.zero
+      switch rule {
+      case .sum:
+        for k in 0..<models { total += election.agreeing(rows.vector(k, v), sign) }
+      case .mean:
+        var divisor = SIMD8<Scalar>.zero
+        for k in 0..<models {
+          let e = rows.vector(k, v)
+          let weight = SIMD8(repeating: Scalar(weights[k]))
+          total += election.agreeing(e, sign)
+          if case .none = election.rule {
+            divisor += Scalar.agreeing(e, e, weight)
+          } else {
+            divisor += Scalar.agreeing(e, sign, weight)
+          }
+        }
+        total /= Scalar.fillingZeros(divisor, with: 1)
+      case .max:
+        var best = SIMD8<Scalar>.zero
+        for k in 0..<models {
+          let e = election.agreeing(rows.vector(k, v), sign)
+          (total, best) = Scalar.greater(total, key: best, e, key: Scalar.magnitudes(e, narrow: false))
+        }
+      }
+      rows.set(vectors.resultRow, v, total)
+    }
+  }
+
+  /// Add how many elements of each row are not 0, and how many places have both signs.
+  @inline(__always)
+  func count<Scalar: ArithmeticScalar>(_ rows: Rows<Scalar>, vectors count: Int, _ sums: UnsafeMutablePointer<Double>) {
+    let models = vectors.models
+    var both = SIMD8<Scalar>.zero
+    for v in 0..<count {
+      var (most, least) = (SIMD8<Scalar>.zero, SIMD8<Scalar>.zero)
+      for k in 0..<models {
+        let e = rows.vector(k, v)
+        most = Scalar.ordered(most, e).greater
+        least = Scalar.ordered(least, e).lesser
+      }
+      both += Scalar.above(most, .zero) * Scalar.above(.zero, least)
+    }
+    sums[models] += laneSum(both)
+    for k in 0..<models {
+      var some = SIMD8<Scalar>.zero
+      for v in 0..<count { some += Scalar.above(Scalar.magnitudes(rows.vector(k, v), narrow: false), .zero) }
+      sums[k] += laneSum(some)
+    }
+  }
+
+  /// - Parameters:
+  ///   - lambda: the factor of tau.
+  ///   - addsBase: is x_0 added?
+  ///   - output: `block.count` elements of `outputType`: the inputs' type, or F64 for F32 and F64 inputs.
+  ///   - sums: `sums` values to add to.
+  /// - Returns: 0, or NaN if an input is not finite.
+  @inline(never)
+  public func run(
+    _ block: TaskVectorBlock, lambda: Double, addsBase: Bool, output: UnsafeMutableRawPointer, _ outputType: DType,
+    sums: UnsafeMutablePointer<Double>
+  ) -> Double {
+    let place = MergedOutput(lambda: lambda, addsBase: addsBase, pointer: output)
+    switch (block.inputs.dtype, outputType) {
+    case (.bf16, .bf16): return run(BF16Element.self, BF16Element.self, block, place, sums)
+    case (.f16, .f16): return run(F16Element.self, F16Element.self, block, place, sums)
+    case (.f32, .f32): return run(F32Element.self, F32Element.self, block, place, sums)
+    case (.f32, .f64): return run(F32Element.self, F64Element.self, block, place, sums)
+    case (.f64, .f64): return run(F64Element.self, F64Element.self, block, place, sums)
+    default: preconditionFailure("disjoint merge has no kernel from \(block.inputs.dtype) to \(outputType)")
+    }
+  }
+
+  @inline(__always)
+  private func run<In: KernelElement, Out: KernelElement>(
+    _: In.Type, _: Out.Type, _ block: TaskVectorBlock, _ place: MergedOutput, _ sums: UnsafeMutablePointer<Double>
+  ) -> Double where In.Arithmetic == Out.Arithmetic {
+    vectors.chunks(In.self, block) { rows, offset, length, count in
+      election.scale(rows, vectors: count)
+      self.count(rows, vectors: count, sums)
+      merge(rows, vectors: count)
+      place.store(In.self, Out.self, rows, block, offset: offset, length: length, vectors.resultRow, vectors.poisonRow)
+    }
+  }
+
+  /// Add the elected signs up, for the majority of the whole tensor.
+  /// - Returns: 0, or NaN if an input is not finite.
+  @inline(never)
+  public func addSigns(_ block: TaskVectorBlock, to sum: UnsafeMutablePointer<Double>) -> Double {
+    switch block.inputs.dtype {
+    case .bf16: signs(BF16Element.self, block, sum)
+    case .f16: signs(F16Element.self, block, sum)
+    case .f32: signs(F32Element.self, block, sum)
+    case .f64: signs(F64Element.self, block, sum)
+    default: preconditionFailure("sign sum has no kernel for \(block.inputs.dtype)")
+    }
+  }
+
+  /// The elected signs themselves, in the order of the elements.
+  /// - Returns: 0, or NaN if an input is not finite.
+  @inline(never)
+  public func writeSigns(_ block: TaskVectorBlock, to signs: UnsafeMutablePointer<Int8>) -> Double {
+    switch block.inputs.dtype {
+    case .bf16: writeSigns(BF16Element.self, block, signs)
+    case .f16: writeSigns(F16Element.self, block, signs)
+    case .f32: writeSigns(F32Element.self, block, signs)
+    case .f64: writeSigns(F64Element.self, block, signs)
+    default: preconditionFailure("sign election has no kernel for \(block.inputs.dtype)")
+    }
+  }
+
+  @inline(__always)
+  private func writeSigns<Element: KernelElement>(
+    _: Element.Type, _ block: TaskVectorBlock, _ signs: UnsafeMutablePointer<Int8>
+  ) -> Double {
+    vectors.chunks(Element.self, block) { rows, offset, length, count in
+      election.scale(rows, vectors: count)
+      for v in 0..<count { rows.set(vectors.resultRow, v, election.elect(rows, v)) }
+      let row = rows[vectors.resultRow]
+      for i in 0..<length { signs[offset + i] = Int8(row[i & ~15 | Element.position(of: i & 15)]) }
+    }
+  }
+
+  @inline(__always)
+  private func signs<Element: KernelElement>(
+    _: Element.Type, _ block: TaskVectorBlock, _ sum: UnsafeMutablePointer<Double>
+  ) -> Double {
+    vectors.chunks(Element.self, block) { rows, _, _, count in
+      election.scale(rows, vectors: count)
+      var total = SIMD8<Element.Arithmetic>.zero
+      for v in 0..<count { total += election.elect(rows, v) }
+      sum.pointee += laneSum(total)
+    }
+  }
+}
+
+/// Where tau goes: x_0 + lambda tau, or lambda tau alone.
+struct MergedOutput {
+  let lambda: Double
+  let addsBase: Bool
+  let pointer: UnsafeMutableRawPointer
+
+  @inline(__always)
+  func store<In: KernelElement, Out: KernelElement>(
+    _: In.Type, _: Out.Type, _ rows: Rows<In.Arithmetic>, _ block: TaskVectorBlock, offset: Int, length: Int, _ result: Int,
+    _ poison: Int
+  ) where In.Arithmetic == Out.Arithmetic {
+    typealias Scalar = In.Arithmetic
+    let factor = SIMD8<Scalar>(repeating: Scalar(lambda))
+    Rows<Scalar>.tiles(In.self, block.inputs, from: block.from + offset, count: length) { tile, table, byte in
+      // Subtracting a positive zero leaves x_0 as it is, -0.0 too.
+      var low = (0 - rows.vector(result, 2 * tile) * factor) + rows.vector(poison, 2 * tile)
+      var high = (0 - rows.vector(result, 2 * tile + 1) * factor) + rows.vector(poison, 2 * tile + 1)
+      if addsBase {
+        let base = In.load(table[0], byte)
+        (low, high) = (base.low - low, base.high - high)
+      } else {
+        (low, high) = (0 - low, 0 - high)
+      }
+      let lanes = Lanes(low: low, high: high)
+      let place = (offset + tile * 16) * Out.size
+      let kept = min(16, length - tile * 16)
+      if kept == 16 {
+        Out.store(lanes, pointer, place)
+      } else {
+        withUnsafeTemporaryAllocation(byteCount: 16 * Out.size, alignment: 64) { padded in
+          Out.store(lanes, padded.baseAddress!, 0)
+          (pointer + place).copyMemory(from: padded.baseAddress!, byteCount: kept * Out.size)
+        }
+      }
+    }
+  }
+}

@@ -1,0 +1,125 @@
+// TALL masks: m_i = |d_i| > l_i |tau - d_i|, where the multi-task vector tau explains a model's own change.
+//
+// tau: sum f_i d_i, or a disjoint merge of trimmed task vectors (DisjointMerge.swift); d_i: the raw task vectors. Consensus: tau
+// stays where at least k masks are on. A mask goes out as bits: bit j of byte b is element 8 b + j.
+// Shapes, types and NaN rule: TaskVectors.swift. Arithmetic: the elements' arithmetic type. Strict: 0 > 0 is false.
+// Traffic: (K + 2) * size bytes per element, and K / 8 bytes of masks.
+// Source: Wang et al., "Localizing Task Information for Improved Model Merging and Compression", arXiv:2405.07813.
+
+public struct TallMasks: Sendable {
+  public let merge: DisjointMerge
+  /// l_i.
+  public let lambdas: [Double]
+  /// k of the consensus; nil: tau is not masked.
+  public let consensus: Int?
+
+  public init(_ merge: DisjointMerge, lambdas: [Double], consensus: Int?) {
+    self.merge = merge
+    self.lambdas = lambdas
+    self.consensus = consensus
+  }
+
+  /// Values that `run` adds up: per model how many elements its mask keeps, then how many tau keeps after the consensus.
+  public var sums: Int { lambdas.count + 1 }
+
+  /// Where results go: x_0 + lambda tau or lambda tau, and one row of bits per model; either may be absent.
+  public struct Output {
+    let lambda: Double
+    let addsBase: Bool
+    let merged: UnsafeMutableRawPointer?
+    let type: DType
+    let bits: UnsafePointer<UnsafeMutablePointer<UInt8>>?
+
+    /// - Parameters:
+    ///   - merged: `block.count` elements of `type`, as in `DisjointMerge.run`; nil: not written.
+    ///   - bits: per model (count + 7) / 8 bytes, which are overwritten; nil: not written. The block starts at a multiple of 8.
+    public init(
+      lambda: Double, addsBase: Bool, merged: UnsafeMutableRawPointer?, _ type: DType,
+      bits: UnsafePointer<UnsafeMutablePointer<UInt8>>?
+    ) {
+      self.lambda = lambda
+      self.addsBase = addsBase
+      self.merged = merged
+      self.type = type
+      self.bits = bits
+    }
+  }
+
+  /// - Returns: 0, or NaN if an input is not finite.
+  @inline(never)
+  public func run(_ block: TaskVectorBlock, _ output: Output, sums: UnsafeMutablePointer<Double>) -> Double {
+    switch (block.inputs.dtype, output.type) {
+    case (.bf16, .bf16): return run(BF16Element.self, BF16Element.self, block, output, sums)
+    case (.f16, .f16): return run(F16Element.self, F16Element.self, block, output, sums)
+    case (.f32, .f32): return run(F32Element.self, F32Element.self, block, output, sums)
+    case (.f32, .f64): return run(F32Element.self, F64Element.self, block, output, sums)
+    case (.f64, .f64): return run(F64Element.self, F64Element.self, block, output, sums)
+    default: preconditionFailure("TALL masks have no kernel from \(block.inputs.dtype) to \(output.type)")
+    }
+  }
+
+  @inline(__always)
+  private func run<In: KernelElement, Out: KernelElement>(
+    _: In.Type, _: Out.Type, _ block: TaskVectorBlock, _ output: Output, _ sums: UnsafeMutablePointer<Double>
+  ) -> Double where In.Arithmetic == Out.Arithmetic {
+    let vectors = merge.vectors
+    return vectors.chunks(In.self, block) { rows, offset, length, count in
+      merge.election.scale(rows, vectors: count)
+      merge.merge(rows, vectors: count)
+      _ = vectors.load(In.self, block, offset, length, rows)
+      mask(In.self, rows, offset, length, count, output.bits, sums)
+      if let merged = output.merged {
+        MergedOutput(lambda: output.lambda, addsBase: output.addsBase, pointer: merged).store(
+          In.self, Out.self, rows, block, offset: offset, length: length, vectors.resultRow, vectors.poisonRow)
+      }
+    }
+  }
+
+  /// Make the masks of a chunk, count them, write their bits, and mask tau.
+  @inline(__always)
+  private func mask<Element: KernelElement>(
+    _: Element.Type, _ rows: Rows<Element.Arithmetic>, _ offset: Int, _ length: Int, _ count: Int,
+    _ bits: UnsafePointer<UnsafeMutablePointer<UInt8>>?, _ sums: UnsafeMutablePointer<Double>
+  ) {
+    typealias Scalar = Element.Arithmetic
+    let (models, tau) = (lambdas.count, merge.vectors.resultRow)
+    // Rows 0..<K become masks of ones and zeros.
+    for k in 0..<models {
+      let lambda = SIMD8<Scalar>(repeating: Scalar(lambdas[k]))
+      var kept = SIMD8<Scalar>.zero
+      for v in 0..<count {
+        let d = rows.vector(k, v)
+        let rest = Scalar.magnitudes(rows.vector(tau, v) - d, narrow: false)
+        let mask = Scalar.above(Scalar.magnitudes(d, narrow: false), lambda * rest)
+        kept += mask
+        rows.set(k, v, mask)
+      }
+      sums[k] += laneSum(kept)
+      if let bits { write(Element.self, rows[k], length, to: bits[k] + offset / 8) }
+    }
+    guard let consensus else { return }
+    var kept = SIMD8<Scalar>.zero
+    for v in 0..<count {
+      var votes = SIMD8<Scalar>.zero
+      for k in 0..<models { votes += rows.vector(k, v) }
+      let value = Scalar.kept(rows.vector(tau, v), rank: votes, threshold: Scalar(consensus), inclusive: true)
+      kept += Scalar.above(Scalar.magnitudes(value, narrow: false), .zero)
+      rows.set(tau, v, value)
+    }
+    sums[models] += laneSum(kept)
+  }
+
+  @inline(__always)
+  private func write<Element: KernelElement>(
+    _: Element.Type, _ row: UnsafeMutablePointer<Element.Arithmetic>, _ length: Int, to bytes: UnsafeMutablePointer<UInt8>
+  ) {
+    for byte in 0..<((length + 7) / 8) {
+      var value: UInt8 = 0
+      for j in 0..<min(8, length - 8 * byte) {
+        let element = 8 * byte + j
+        if row[element & ~15 | Element.position(of: element & 15)] != 0 { value |= 1 << UInt8(j) }
+      }
+      bytes[byte] = value
+    }
+  }
+}

@@ -1,0 +1,154 @@
+// Sums over filtered task vectors: |d_i|_1 before and after the filter (for an L1 rescale), and |e_i|^2.
+//
+// Shapes, types and NaN rule: TaskVectors.swift. Accumulators: as in Rows.swift, at most 64 additions in the arithmetic type, then
+// binary64. Traffic: (K + 1) * size bytes per element.
+
+extension TaskVectors {
+  /// Add |d_i|_1 of the raw task vectors to `sums[i]`, and of the filtered ones to `sums[K + i]`.
+  /// - Returns: 0, or NaN if an input is not finite.
+  @inline(never)
+  public func addMagnitudes(_ block: TaskVectorBlock, to sums: UnsafeMutablePointer<Double>) -> Double {
+    switch block.inputs.dtype {
+    case .bf16: magnitudes(BF16Element.self, block, sums)
+    case .f16: magnitudes(F16Element.self, block, sums)
+    case .f32: magnitudes(F32Element.self, block, sums)
+    case .f64: magnitudes(F64Element.self, block, sums)
+    default: preconditionFailure("magnitude sums have no kernel for \(block.inputs.dtype)")
+    }
+  }
+
+  @inline(__always)
+  private func magnitudes<Element: KernelElement>(
+    _: Element.Type, _ block: TaskVectorBlock, _ sums: UnsafeMutablePointer<Double>
+  ) -> Double {
+    typealias Scalar = Element.Arithmetic
+    func add(_ rows: Rows<Scalar>, _ vectors: Int, _ target: UnsafeMutablePointer<Double>) {
+      for k in 0..<models {
+        var (even, odd) = (SIMD8<Scalar>.zero, SIMD8<Scalar>.zero)
+        for v in stride(from: 0, to: vectors, by: 2) {
+          even += Scalar.magnitudes(rows.vector(k, v), narrow: false)
+          odd += Scalar.magnitudes(rows.vector(k, v + 1), narrow: false)
+        }
+        target[k] += laneSum(even) + laneSum(odd)
+      }
+    }
+    return chunks(Element.self, block, raw: true) { rows, offset, length, vectors in
+      add(rows, vectors, sums)
+      filter(Element.self, rows, start: block.start + offset, length: length, vectors: vectors)
+      add(rows, vectors, sums + models)
+    }
+  }
+}
+
+/// The elements that agree with the elected sign, the others 0: points of K models.
+public struct AgreeingVectors: Sendable {
+  public let vectors: TaskVectors
+  public let election: SignElection
+
+  public init(_ vectors: TaskVectors, _ election: SignElection) {
+    self.vectors = vectors
+    self.election = election
+  }
+
+  /// Rows 0..<K as e_i where the sign agrees, else 0.
+  @inline(__always)
+  func select<Scalar: ArithmeticScalar>(_ rows: Rows<Scalar>, vectors count: Int) {
+    election.scale(rows, vectors: count)
+    for v in 0..<count {
+      let sign = election.elect(rows, v)
+      for k in 0..<vectors.models { rows.set(k, v, election.agreeing(rows.vector(k, v), sign)) }
+    }
+  }
+
+  /// Add the inner products of `pairs` of agreeing vectors.
+  /// - Returns: 0, or NaN if an input is not finite.
+  @inline(never)
+  public func addProducts(_ block: TaskVectorBlock, _ pairs: RowPairs, to sums: UnsafeMutablePointer<Double>) -> Double {
+    switch block.inputs.dtype {
+    case .bf16: products(BF16Element.self, block, pairs, sums)
+    case .f16: products(F16Element.self, block, pairs, sums)
+    case .f32: products(F32Element.self, block, pairs, sums)
+    case .f64: products(F64Element.self, block, pairs, sums)
+    default: preconditionFailure("agreeing products have no kernel for \(block.inputs.dtype)")
+    }
+  }
+
+  @inline(__always)
+  private func products<Element: KernelElement>(
+    _: Element.Type, _ block: TaskVectorBlock, _ pairs: RowPairs, _ sums: UnsafeMutablePointer<Double>
+  ) -> Double {
+    vectors.chunks(Element.self, block) { rows, _, _, count in
+      select(rows, vectors: count)
+      pairs.pairs.withUnsafeBufferPointer { list in
+        rows.addDotProducts(list.baseAddress!, list.count, vectors: count, sums)
+      }
+    }
+  }
+
+  /// What tau is made of the agreeing values of an element.
+  public enum Centre: Sendable {
+    /// sum_i c_i f_i.
+    case combination([Double])
+    /// The median of the values that agree; the mean of the two middle ones of an even number.
+    case median
+  }
+
+  /// Write x_0 + lambda tau, or lambda tau; see `DisjointMerge.run` for the arguments.
+  @inline(never)
+  public func run(
+    _ block: TaskVectorBlock, _ centre: Centre, lambda: Double, addsBase: Bool, output: UnsafeMutableRawPointer,
+    _ outputType: DType
+  ) -> Double {
+    let place = MergedOutput(lambda: lambda, addsBase: addsBase, pointer: output)
+    switch (block.inputs.dtype, outputType) {
+    case (.bf16, .bf16): return run(BF16Element.self, BF16Element.self, block, centre, place)
+    case (.f16, .f16): return run(F16Element.self, F16Element.self, block, centre, place)
+    case (.f32, .f32): return run(F32Element.self, F32Element.self, block, centre, place)
+    case (.f32, .f64): return run(F32Element.self, F64Element.self, block, centre, place)
+    case (.f64, .f64): return run(F64Element.self, F64Element.self, block, centre, place)
+    default: preconditionFailure("agreeing vectors have no kernel from \(block.inputs.dtype) to \(outputType)")
+    }
+  }
+
+  @inline(__always)
+  private func run<In: KernelElement, Out: KernelElement>(
+    _: In.Type, _: Out.Type, _ block: TaskVectorBlock, _ centre: Centre, _ place: MergedOutput
+  ) -> Double where In.Arithmetic == Out.Arithmetic {
+    typealias Scalar = In.Arithmetic
+    return vectors.chunks(In.self, block) { rows, offset, length, count in
+      select(rows, vectors: count)
+      switch centre {
+      case .combination(let coefficients):
+        for v in 0..<count {
+          var total = SIMD8<Scalar>.zero
+          for k in 0..<vectors.models { total.addProduct(SIMD8(repeating: Scalar(coefficients[k])), rows.vector(k, v)) }
+          rows.set(vectors.resultRow, v, total)
+        }
+      case .median:
+        let result = rows[vectors.resultRow]
+        withUnsafeTemporaryAllocation(of: Scalar.self, capacity: max(1, vectors.models)) { values in
+          for i in 0..<(8 * count) { result[i] = median(rows, i, values) }
+        }
+      }
+      place.store(In.self, Out.self, rows, block, offset: offset, length: length, vectors.resultRow, vectors.poisonRow)
+    }
+  }
+
+  @inline(__always)
+  private func median<Scalar: ArithmeticScalar>(
+    _ rows: Rows<Scalar>, _ i: Int, _ values: UnsafeMutableBufferPointer<Scalar>
+  ) -> Scalar {
+    // Insertion into an ordered list: there are as many values as models.
+    var found = 0
+    for k in 0..<vectors.models where rows[k][i] != 0 {
+      var place = found
+      while place > 0, values[place - 1] > rows[k][i] {
+        values[place] = values[place - 1]
+        place -= 1
+      }
+      values[place] = rows[k][i]
+      found += 1
+    }
+    return found == 0 ? 0 : (values[(found - 1) / 2] + values[found / 2]) / 2
+  }
+}

@@ -1,0 +1,242 @@
+// Task vectors: rows d_i = x_i - x_0, some of their elements dropped at random and the small ones trimmed.
+//
+//   d_i[e] <- 0 where the random word of (i, e) is not below its limit, and where |d_i[e]| is below the model's cut
+//
+// Shapes: inputs [n], the base first. Types: F32, F64, F16 or BF16, all the same. Arithmetic: differences in the elements'
+// arithmetic type (Lanes.swift). Magnitudes are ranked in binary32, or in binary64 where an input is F64; a magnitude equal to
+// the cut is kept if its element comes before `tiesBefore`.
+// NaN: a row of zeros gets NaN where any input is NaN or infinite, for the caller to add to its result.
+// Nothing is stored: each sweep over the data makes the same rows again. Traffic: (K + 1) * size bytes per element.
+
+/// Which elements of one model's task vector count.
+public struct TaskVectorFilter: Sendable {
+  public enum Drop: Sendable {
+    case none
+    /// Keep where the word is below `limit`.
+    case bernoulli(RandomStream, limit: UInt32)
+    /// Keep with a probability that depends on the magnitude's rank.
+    case ranked(RandomStream, RankedKeep)
+  }
+
+  public enum Cut: Sendable {
+    case none
+    case everything
+    /// Trim what is below `threshold`, and what is equal to it from element `tiesBefore` on.
+    case below(threshold: Double, tiesBefore: Int)
+  }
+
+  public var drop = Drop.none
+  public var cut = Cut.none
+
+  public init() {}
+
+  public var isNone: Bool { if case .none = drop, case .none = cut { true } else { false } }
+}
+
+/// DELLA's keep probability: p + epsilon * (rank / n - (n + 1) / (2 n)), between 0 and 1.
+///
+/// The rank is read off the cumulative histogram of the magnitudes over 65536 bins of the binary32 pattern, linearly inside a bin.
+public final class RankedKeep: Sendable {
+  static let binBits = 16
+  private let probability: Double
+  private let slope: Double
+  private let total: Double
+  private let below: [Double]
+
+  /// - Parameter histogram: magnitudes per bin, `1 << 16` of them.
+  public init(probability: Double, epsilon: Double, histogram: UnsafePointer<UInt64>) {
+    self.probability = probability
+    slope = epsilon
+    var below: [Double] = [0]
+    below.reserveCapacity(1 << Self.binBits + 1)
+    var sum = 0.0
+    for bin in 0..<(1 << Self.binBits) {
+      sum += Double(histogram[bin])
+      below.append(sum)
+    }
+    self.below = below
+    total = sum
+  }
+
+  func limit(_ pattern: UInt64) -> UInt32? {
+    let bin = Int(pattern >> 15)
+    let inside = (Double(pattern & 0x7FFF) + 0.5) / 32768
+    let rank = below[bin] + inside * (below[bin + 1] - below[bin])
+    let p = probability + slope * (rank / total - (total + 1) / (2 * total))
+    return RandomStream.limit(keeping: min(max(p, 0), 1))
+  }
+}
+
+/// A stretch of the inputs as these kernels take it.
+public struct TaskVectorBlock {
+  public let inputs: KernelInputs
+  /// First element, counted from the inputs' pointers.
+  public let from: Int
+  public let count: Int
+  /// The same element, counted from the tensor's start: random words and ties depend on it.
+  public let start: Int
+  /// `KernelGeometry.workspaceBytes(rows: inputs.count)` bytes.
+  public let workspace: UnsafeMutableRawPointer
+
+  public init(inputs: KernelInputs, from: Int, count: Int, start: Int, workspace: UnsafeMutableRawPointer) {
+    self.inputs = inputs
+    self.from = from
+    self.count = count
+    self.start = start
+    self.workspace = workspace
+  }
+}
+
+/// The filtered task vectors of K models.
+public struct TaskVectors: Sendable {
+  public var filters: [TaskVectorFilter]
+  /// Are magnitudes ranked in binary32?
+  public let narrow: Bool
+
+  public init(filters: [TaskVectorFilter], narrow: Bool) {
+    self.filters = filters
+    self.narrow = narrow
+  }
+
+  public var models: Int { filters.count }
+
+  // Rows of the workspace: 0..<K task vectors, K the poison, K + 1 the caller's, then the random words.
+  var poisonRow: Int { models }
+  var resultRow: Int { models + 1 }
+  private var wordsRow: Int { models + 2 }
+
+  /// Call `body` for each chunk of the block, its task vectors in rows 0..<K, filtered unless `raw`.
+  /// - Returns: 0, or NaN if an input is not finite or a difference overflows.
+  @inline(__always)
+  func chunks<Element: KernelElement>(
+    _: Element.Type, _ block: TaskVectorBlock, raw: Bool = false,
+    _ body: (_ rows: Rows<Element.Arithmetic>, _ offset: Int, _ length: Int, _ vectors: Int) -> Void
+  ) -> Double {
+    typealias Scalar = Element.Arithmetic
+    let rows = Rows<Scalar>(block.workspace)
+    var poison = SIMD8<Scalar>.zero
+    var offset = 0
+    while offset < block.count {
+      let length = min(KernelGeometry.chunk, block.count - offset)
+      let vectors = 2 * ((length + 15) / 16)
+      poison += load(Element.self, block, offset, length, rows)
+      if !raw { filter(Element.self, rows, start: block.start + offset, length: length, vectors: vectors) }
+      body(rows, offset, length, vectors)
+      offset += length
+    }
+    return laneSum(poison)
+  }
+
+  /// Fill rows 0..<K and the poison row; the sum of the poison.
+  @inline(__always)
+  func load<Element: KernelElement>(
+    _: Element.Type, _ block: TaskVectorBlock, _ offset: Int, _ length: Int, _ rows: Rows<Element.Arithmetic>
+  ) -> SIMD8<Element.Arithmetic> {
+    typealias Scalar = Element.Arithmetic
+    var total = SIMD8<Scalar>.zero
+    let (models, poisonRow) = (self.models, self.poisonRow)
+    Rows<Scalar>.tiles(Element.self, block.inputs, from: block.from + offset, count: length) { tile, table, byte in
+      let base = Element.load(table[0], byte)
+      var (low, high) = (SIMD8<Scalar>.zero, SIMD8<Scalar>.zero)
+      for k in 0..<models {
+        let lanes = Element.load(table[k + 1], byte)
+        let (first, second) = (lanes.low - base.low, lanes.high - base.high)
+        rows.set(k, 2 * tile, first)
+        rows.set(k, 2 * tile + 1, second)
+        low.addProduct(first, SIMD8(repeating: 0))
+        high.addProduct(second, SIMD8(repeating: 0))
+      }
+      rows.set(poisonRow, 2 * tile, low)
+      rows.set(poisonRow, 2 * tile + 1, high)
+      total += low + high
+    }
+    return total
+  }
+
+  @inline(__always)
+  func filter<Element: KernelElement>(
+    _: Element.Type, _ rows: Rows<Element.Arithmetic>, start: Int, length: Int, vectors: Int
+  ) {
+    for (k, filter) in filters.enumerated() {
+      switch filter.drop {
+      case .none: break
+      case .bernoulli(let stream, let limit): drop(Element.self, rows, k, stream, limit, start, length, vectors)
+      case .ranked(let stream, let keep): drop(Element.self, rows, k, stream, keep, start, length, vectors)
+      }
+      switch filter.cut {
+      case .none: break
+      case .everything: for v in 0..<vectors { rows.set(k, v, .zero) }
+      case .below(let threshold, let tiesBefore):
+        trim(Element.self, rows, k, Element.Arithmetic(threshold), tiesBefore, start, length, vectors)
+      }
+    }
+  }
+
+  // MARK: - Random drop
+
+  /// The words of a chunk in the order of its elements.
+  @inline(__always)
+  private func words<Scalar>(
+    _ rows: Rows<Scalar>, _ stream: RandomStream, _ start: Int, _ length: Int
+  ) -> UnsafeMutablePointer<UInt32> {
+    let words = UnsafeMutableRawPointer(rows[wordsRow]).assumingMemoryBound(to: UInt32.self)
+    let shift = start % 4
+    stream.fill(words, start: start - shift, count: 16 * ((length + 15) / 16) + shift)
+    return words + shift
+  }
+
+  @inline(__always)
+  private func drop<Element: KernelElement>(
+    _: Element.Type, _ rows: Rows<Element.Arithmetic>, _ k: Int, _ stream: RandomStream, _ limit: UInt32, _ start: Int,
+    _ length: Int, _ vectors: Int
+  ) {
+    typealias Scalar = Element.Arithmetic
+    let words = words(rows, stream, start, length)
+    for tile in 0..<(vectors / 2) {
+      let sixteen = UnsafeRawPointer(words + 16 * tile).loadUnaligned(as: SIMD16<UInt32>.self)
+      let low = Element.isPaired ? sixteen.evenHalf : sixteen.lowHalf
+      let high = Element.isPaired ? sixteen.oddHalf : sixteen.highHalf
+      rows.set(k, 2 * tile, Scalar.kept(rows.vector(k, 2 * tile), word: low, below: limit))
+      rows.set(k, 2 * tile + 1, Scalar.kept(rows.vector(k, 2 * tile + 1), word: high, below: limit))
+    }
+  }
+
+  @inline(__always)
+  private func drop<Element: KernelElement>(
+    _: Element.Type, _ rows: Rows<Element.Arithmetic>, _ k: Int, _ stream: RandomStream, _ keep: RankedKeep, _ start: Int,
+    _ length: Int, _ vectors: Int
+  ) {
+    let words = words(rows, stream, start, length)
+    let row = rows[k]
+    for position in 0..<(8 * vectors) {
+      let element = position & ~15 | Element.element(at: position & 15)
+      let limit = keep.limit(Element.Arithmetic.pattern(row[position], narrow: true))
+      if let limit, words[element] >= limit { row[position] = 0 }
+    }
+  }
+
+  // MARK: - Trim
+
+  @inline(__always)
+  private func trim<Element: KernelElement>(
+    _: Element.Type, _ rows: Rows<Element.Arithmetic>, _ k: Int, _ threshold: Element.Arithmetic, _ tiesBefore: Int,
+    _ start: Int, _ length: Int, _ vectors: Int
+  ) {
+    typealias Scalar = Element.Arithmetic
+    if tiesBefore > start, tiesBefore < start + length {
+      let row = rows[k]
+      for position in 0..<(8 * vectors) {
+        let element = position & ~15 | Element.element(at: position & 15)
+        let magnitude = narrow ? Scalar(Float(row[position].magnitude)) : row[position].magnitude
+        if magnitude < threshold || magnitude == threshold && start + element >= tiesBefore { row[position] = 0 }
+      }
+      return
+    }
+    let inclusive = tiesBefore >= start + length
+    for v in 0..<vectors {
+      let values = rows.vector(k, v)
+      let rank = Scalar.magnitudes(values, narrow: narrow)
+      rows.set(k, v, Scalar.kept(values, rank: rank, threshold: threshold, inclusive: inclusive))
+    }
+  }
+}
