@@ -72,7 +72,8 @@ $(LIBRARY): $(SWIFT_SOURCES) $(DIST)/pkgconfig/openblas.pc
 	@strip -s -o $(LIBRARY).new $(DIST)/release/libstockpot.so
 	@mv $(LIBRARY).new $(LIBRARY)
 	@ln -sf libstockpot.so build/libstockpot.so.0
-	@cp $(LIBRARY) bindings/python/src/stockpot/libstockpot.so
+	@cp $(LIBRARY) bindings/python/src/stockpot/libstockpot.so.new
+	@mv bindings/python/src/stockpot/libstockpot.so.new bindings/python/src/stockpot/libstockpot.so
 
 
 # ---- Tests
@@ -123,6 +124,10 @@ docs: $(LIBRARY) build/venv.stamp ## Write docs/methods.md from the methods' sch
 .PHONY: demo
 demo: $(LIBRARY) build/venv.stamp ## Merge five fine-tunes of a small vision transformer and measure the result
 	@$(PYTHON) examples/python/digits_vit/demo.py
+
+.PHONY: compare
+compare: $(LIBRARY) build/venv.stamp ## Merge six task fine-tunes with every method and compare: a table and a picture, in two minutes
+	@$(PYTHON) examples/python/digits_vit/compare.py
 
 .PHONY: wheel
 wheel: $(LIBRARY) build/venv.stamp ## A wheel of the binding with the library in it, under bindings/python/dist

@@ -16,7 +16,7 @@ let package = Package(
     .target(name: "Platform"),
     .target(name: "JSON", dependencies: ["CJansson", "Platform"]),
     .target(name: "TensorKernels"),
-    .target(name: "LinearAlgebra", dependencies: ["COpenBLAS"]),
+    .target(name: "LinearAlgebra", dependencies: ["COpenBLAS", "Platform"]),
     .target(name: "Checkpoints", dependencies: ["JSON", "Platform", "TensorKernels"]),
     .target(name: "MergeMethods", dependencies: ["JSON", "LinearAlgebra", "Platform", "TensorKernels"]),
     .target(

@@ -1,20 +1,19 @@
 import COpenBLAS
+import Platform
 
 /// A row-major matrix in binary64 that owns its memory. A class: it is large, and lives as long as the sweeps that use it.
 public final class DenseMatrix {
   public let rows: Int
   public let columns: Int
-  public let values: UnsafeMutablePointer<Double>
+  private let memory: PageMemory
 
   /// Zeros.
   public init(rows: Int, columns: Int) {
     (self.rows, self.columns) = (rows, columns)
-    values = .allocate(capacity: max(1, rows * columns))
-    values.initialize(repeating: 0, count: rows * columns)
+    memory = PageMemory(byteCount: rows * columns * 8)
   }
 
-  deinit { values.deallocate() }
-
+  public var values: UnsafeMutablePointer<Double> { memory.start.assumingMemoryBound(to: Double.self) }
   public var count: Int { rows * columns }
   public var view: MatrixView { MatrixView(values, rows: rows, columns: columns, owner: self) }
 

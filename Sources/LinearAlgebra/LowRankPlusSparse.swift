@@ -130,8 +130,9 @@ public struct LowRankPlusSparse {
   /// Zero what the mask drops; the sum of its squares.
   private static func mask(_ s: MatrixView, _ options: Options) -> Double {
     let longest = options.mask == .global ? s.count : s.columns
-    let scratch = UnsafeMutablePointer<Double>.allocate(capacity: longest)
-    defer { scratch.deallocate() }
+    let space = DenseMatrix(rows: 1, columns: longest)
+    let scratch = space.values
+    defer { withExtendedLifetime(space) {} }
     var lost = 0.0
     switch options.mask {
     case .global:

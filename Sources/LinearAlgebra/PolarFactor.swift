@@ -86,8 +86,9 @@ public enum PolarFactor {
   /// a = a * factor, or factor * a, panel by panel, so that only a panel is copied.
   private static func multiply(_ a: MatrixView, by factor: MatrixView, fromLeft: Bool) {
     let side = factor.rows
-    let panel = UnsafeMutablePointer<Double>.allocate(capacity: side * panelWidth)
-    defer { panel.deallocate() }
+    let scratch = DenseMatrix(rows: side, columns: panelWidth)
+    let panel = scratch.values
+    defer { withExtendedLifetime(scratch) {} }
     let long = fromLeft ? a.columns : a.rows
     for start in stride(from: 0, to: long, by: panelWidth) {
       let width = min(panelWidth, long - start)

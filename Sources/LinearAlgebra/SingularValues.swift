@@ -49,8 +49,9 @@ public enum SingularValues {
     var sigma = [Double](repeating: 0, count: r)
     var integers = [Int32](repeating: 0, count: 8 * r)
     var (length, info) = (Int32(lengthNeeded), Int32(0))
-    let work = UnsafeMutablePointer<Double>.allocate(capacity: lengthNeeded)
-    defer { work.deallocate() }
+    let scratch = DenseMatrix(rows: 1, columns: lengthNeeded)
+    let work = scratch.values
+    defer { withExtendedLifetime(scratch) {} }
     dgesdd_(
       "S", &m, &n, a.values, &m, &sigma, right.values, &m, columnsOfLeft.values, &rank, work, &length, &integers, &info, 1)
     guard info == 0, sigma[0].isFinite else { return nil }

@@ -16,8 +16,9 @@ enum SymmetricSpectrum {
     var values = [Double](repeating: 0, count: n)
     var integers = [Int32](repeating: 0, count: 3 + 5 * n)
     var (length, integerLength, info) = (Int32(workCount(n)), Int32(3 + 5 * n), Int32(0))
-    let work = UnsafeMutablePointer<Double>.allocate(capacity: workCount(n))
-    defer { work.deallocate() }
+    let scratch = DenseMatrix(rows: 1, columns: workCount(n))
+    let work = scratch.values
+    defer { withExtendedLifetime(scratch) {} }
     dsyevd_("V", "L", &size, matrix.values, &size, &values, work, &length, &integers, &integerLength, &info, 1, 1)
     guard info == 0, values.allSatisfy(\.isFinite) else { return nil }
     // LAPACK's order is ascending; its columns are our rows.

@@ -64,16 +64,27 @@ struct ArtifactCheckpoints {
     self.places = places
   }
 
-  /// The last component of each path, with a number where two are equal.
+  /// The last component of each path, with a number where it is taken.
   private static func names(_ paths: [String]) -> [String] {
-    var seen: [String: Int] = [:]
-    return paths.map { path in
+    let stems = paths.map { path in
       var name = FileSystem.name(of: FileSystem.trimmingSlashes(path))
       if name.hasSuffix(".safetensors") { name.removeLast(".safetensors".count) }
-      let count = seen[name, default: 0]
-      seen[name] = count + 1
-      return count == 0 ? name : "\(name)-\(count + 1)"
+      return ["", ".", "..", "/"].contains(name) ? "model" : name
     }
+    // A name that stands for itself is not given to another.
+    var taken: Set<String> = []
+    var names: [String] = []
+    for (index, stem) in stems.enumerated() {
+      var name = stem
+      var number = 1
+      while taken.contains(name) || (number > 1 && stems[index...].contains(name)) {
+        number += 1
+        name = "\(stem)-\(number)"
+      }
+      taken.insert(name)
+      names.append(name)
+    }
+    return names
   }
 }
 

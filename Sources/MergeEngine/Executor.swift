@@ -256,6 +256,12 @@ public final class Executor: @unchecked Sendable {
     }
     let members = waiting.sorted { $0.tensor.index < $1.tensor.index }
     guard var total = members.first?.sums else { return }
+    if let odd = members.first(where: { $0.sums.count != total.count }) {
+      throw Failure(
+        .parameter,
+        "'\(odd.tensor.task.context.name)' has other settings than the tensors it shares its scope with: give one value, without filters, "
+          + "or scope: tensor")
+    }
     for member in members.dropFirst() { for i in total.indices { total[i] += member.sums[i] } }
     var done: [(ActiveTensor, Decision)] = []
     for member in members {

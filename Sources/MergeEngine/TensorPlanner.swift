@@ -98,7 +98,7 @@ struct TensorPlanner {
     }
     return Plan.Tensor(
       name: name, shape: shape, dtype: recipe.outputType ?? record.dtype, action: .merge(parameters), inputs: inputs,
-      croppedColumns: cropped, group: group(name, method), warnings: notes)
+      croppedColumns: cropped, group: group(name, method, inputs), warnings: notes)
   }
 
   private func copy(_ record: TensorRecord, _ reason: String, from input: Int? = nil) -> Plan.Tensor {
@@ -157,12 +157,13 @@ struct TensorPlanner {
     return index.map { .int($0 + 1) } ?? value
   }
 
-  private mutating func group(_ name: String, _ method: any MergeMethod) -> Int? {
-    let key: String
+  /// Tensors that pool their sums. One that some model lacks has other sums, so it is with those that lack the same.
+  private mutating func group(_ name: String, _ method: any MergeMethod, _ inputs: [Int]) -> Int? {
+    var key = "\(inputs) "
     switch method.scope {
     case .tensor: return nil
-    case .layer: key = LayerIndex.layer(name)
-    case .model: key = ""
+    case .layer: key += LayerIndex.layer(name)
+    case .model: break
     }
     if let known = groups[key] { return known }
     groups[key] = groups.count

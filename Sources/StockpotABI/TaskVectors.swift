@@ -135,8 +135,9 @@ public func sp_tall_masks(
     let (inputs, center) = try taskVectors(models, model_count, base)
     let masks = try views(out_masks, inputs.count, "out_masks")
     for (i, mask) in masks.enumerated() {
-      guard mask.dtype == .bool, mask.shape == center.shape else {
-        throw Failure(.shape, "out_masks[\(i)] is \(mask.dtype.name) \(mask.shape), but must be BOOL \(center.shape)")
+      guard mask.dtype == .bool else { throw Failure(.dtype, "out_masks[\(i)] is \(mask.dtype.name), but masks are BOOL") }
+      guard mask.shape == center.shape else {
+        throw Failure(.shape, "out_masks[\(i)] has shape \(mask.shape), but the models have \(center.shape)")
       }
       try requireDisjoint(mask, inputs + [center] + masks[..<i], "models")
     }

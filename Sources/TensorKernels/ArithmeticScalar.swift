@@ -16,6 +16,9 @@ protocol ArithmeticScalar: SIMDScalar, BinaryFloatingPoint, Codable {
   /// The bit pattern of a magnitude, which orders magnitudes as their values do.
   static func pattern(_ a: Self, narrow: Bool) -> UInt64
 
+  /// The magnitude that has a pattern.
+  static func value(pattern: UInt64, narrow: Bool) -> Self
+
   /// 1 where `a` is above `b`, else 0.
   static func above(_ a: SIMD8<Self>, _ b: SIMD8<Self>) -> SIMD8<Self>
 
@@ -63,6 +66,9 @@ extension Float: ArithmeticScalar {
   static func pattern(_ a: Float, narrow: Bool) -> UInt64 { UInt64(a.bitPattern & 0x7FFF_FFFF) }
 
   @inline(__always)
+  static func value(pattern: UInt64, narrow: Bool) -> Float { Float(bitPattern: UInt32(truncatingIfNeeded: pattern)) }
+
+  @inline(__always)
   static func above(_ a: SIMD8<Float>, _ b: SIMD8<Float>) -> SIMD8<Float> {
     SIMD8<Float>.zero.replacing(with: 1, where: a .> b)
   }
@@ -74,7 +80,7 @@ extension Float: ArithmeticScalar {
 
   @inline(__always)
   static func kept(_ a: SIMD8<Float>, word: SIMD8<UInt32>, below limit: UInt32) -> SIMD8<Float> {
-    a.replacing(with: 0, where: word .>= limit)
+    unsafeBitCast(unsafeBitCast(a, to: SIMD8<Int32>.self) & masks(of: word, below: limit), to: SIMD8<Float>.self)
   }
 
   @inline(__always)
@@ -124,6 +130,11 @@ extension Double: ArithmeticScalar {
   }
 
   @inline(__always)
+  static func value(pattern: UInt64, narrow: Bool) -> Double {
+    narrow ? Double(Float(bitPattern: UInt32(truncatingIfNeeded: pattern))) : Double(bitPattern: pattern)
+  }
+
+  @inline(__always)
   static func above(_ a: SIMD8<Double>, _ b: SIMD8<Double>) -> SIMD8<Double> {
     SIMD8<Double>.zero.replacing(with: 1, where: a .> b)
   }
@@ -135,8 +146,11 @@ extension Double: ArithmeticScalar {
 
   @inline(__always)
   static func kept(_ a: SIMD8<Double>, word: SIMD8<UInt32>, below limit: UInt32) -> SIMD8<Double> {
-    // Every 32-bit word is exact in binary64.
-    a.replacing(with: 0, where: SIMD8<Double>(word) .>= Double(limit))
+    let masks = masks(of: word, below: limit)
+    var wide = SIMD16<Int32>()
+    (wide.evenHalf, wide.oddHalf) = (masks, masks)
+    return unsafeBitCast(
+      unsafeBitCast(a, to: SIMD8<Int64>.self) & unsafeBitCast(wide, to: SIMD8<Int64>.self), to: SIMD8<Double>.self)
   }
 
   @inline(__always)
@@ -156,4 +170,13 @@ extension Double: ArithmeticScalar {
     let takesOther = other .>= key
     return (a.replacing(with: b, where: takesOther), key.replacing(with: other, where: takesOther))
   }
+}
+
+/// All bits of a lane where `word` is below `limit`, else none: the borrow of the difference, since an unsigned comparison is
+/// carried out lane by lane.
+@inline(__always)
+private func masks(of word: SIMD8<UInt32>, below limit: UInt32) -> SIMD8<Int32> {
+  let limits = SIMD8<UInt32>(repeating: limit)
+  let borrow = (~word & limits) | ((~word | limits) & (word &- limits))
+  return unsafeBitCast(borrow, to: SIMD8<Int32>.self) &>> 31
 }

@@ -14,6 +14,9 @@ public struct HistogramLevel {
   public var shift: Int
   public var binBits: Int
 
+  /// Does every element take part, because nothing is settled yet?
+  var isFirst: Bool { prefix == 0 && shift + binBits >= 31 }
+
   public init(prefix: UInt64?, shift: Int, binBits: Int) {
     self.prefix = prefix
     self.shift = shift
@@ -45,6 +48,7 @@ extension TaskVectors {
   private func histogram<Element: KernelElement>(
     _: Element.Type, _ block: TaskVectorBlock, _ levels: [HistogramLevel], _ counts: UnsafeMutablePointer<UInt64>
   ) -> Double {
+    typealias Scalar = Element.Arithmetic
     let narrow = self.narrow
     return chunks(Element.self, block) { rows, _, length, vectors in
       for (k, level) in levels.enumerated() {
@@ -53,9 +57,27 @@ extension TaskVectors {
         let bins = counts + k << level.binBits
         let (shift, top) = (UInt64(level.shift), UInt64(level.shift + level.binBits))
         let mask = UInt64(1) << UInt64(level.binBits) - 1
-        for i in 0..<(8 * vectors) {
-          let pattern = Element.Arithmetic.pattern(row[i], narrow: narrow)
-          if pattern >> top == prefix { bins[Int(pattern >> shift & mask)] += 1 }
+        func count(_ vectors: Range<Int>) {
+          for i in 8 * vectors.lowerBound..<8 * vectors.upperBound {
+            let pattern = Element.Arithmetic.pattern(row[i], narrow: narrow)
+            if pattern >> top == prefix { bins[Int(pattern >> shift & mask)] += 1 }
+          }
+        }
+        if level.isFirst {
+          count(0..<vectors)
+        } else {
+          // Few elements are in the bin that is looked into: most groups of vectors have none.
+          let least = SIMD8<Scalar>(repeating: Scalar.value(pattern: prefix << top, narrow: narrow))
+          let most = SIMD8<Scalar>(repeating: Scalar.value(pattern: (prefix + 1) << top - 1, narrow: narrow))
+          for v in stride(from: 0, to: vectors, by: 4) {
+            let group = v..<min(v + 4, vectors)
+            var apart = SIMD8<Scalar>.zero
+            for w in group {
+              let rank = Scalar.magnitudes(rows.vector(k, w), narrow: narrow)
+              apart += Scalar.above(least, rank) + Scalar.above(rank, most)
+            }
+            if laneSum(apart) < Double(8 * group.count) { count(group) }
+          }
         }
         // The padding of the last 16 counted as zeros.
         if prefix == 0 { bins[0] -= UInt64(8 * vectors - length) }
@@ -63,7 +85,7 @@ extension TaskVectors {
     }
   }
 
-  /// Count the elements equal to a model's threshold, per cell.
+  /// Count the elements equal to a model's threshold, per cell. The block starts at a multiple of a chunk.
   /// - Parameters:
   ///   - thresholds: per model; nil: not counted.
   ///   - counts: model i's cells from `i * cells` on.
@@ -71,7 +93,35 @@ extension TaskVectors {
   public func addTies(
     _ block: TaskVectorBlock, _ thresholds: [Double?], into counts: UnsafeMutablePointer<Int>, cells: Int
   ) {
-    ties(block, thresholds) { k, element in counts[k * cells + element / Self.cell] += 1 }
+    switch block.inputs.dtype {
+    case .bf16: ties(BF16Element.self, block, thresholds, counts, cells)
+    case .f16: ties(F16Element.self, block, thresholds, counts, cells)
+    case .f32: ties(F32Element.self, block, thresholds, counts, cells)
+    case .f64: ties(F64Element.self, block, thresholds, counts, cells)
+    default: preconditionFailure("tie count has no kernel for \(block.inputs.dtype)")
+    }
+  }
+
+  @inline(__always)
+  private func ties<Element: KernelElement>(
+    _: Element.Type, _ block: TaskVectorBlock, _ thresholds: [Double?], _ counts: UnsafeMutablePointer<Int>, _ cells: Int
+  ) {
+    typealias Scalar = Element.Arithmetic
+    let narrow = self.narrow
+    _ = chunks(Element.self, block) { rows, offset, length, vectors in
+      for (k, threshold) in thresholds.enumerated() {
+        guard let threshold else { continue }
+        let cut = SIMD8<Scalar>(repeating: Scalar(threshold))
+        var apart = SIMD8<Scalar>.zero
+        for v in 0..<vectors {
+          let rank = Scalar.magnitudes(rows.vector(k, v), narrow: narrow)
+          apart += Scalar.above(rank, cut) + Scalar.above(cut, rank)
+        }
+        // The padding of the last 16 is 0, and equal to a threshold of 0.
+        let padding = threshold == 0 ? 8 * vectors - length : 0
+        counts[k * cells + (block.start + offset) / Self.cell] += 8 * vectors - Int(laneSum(apart)) - padding
+      }
+    }
   }
 
   /// Find the element that is the `remaining[i]`-th tie (from 1) of model i in its cell, blocks of a cell coming in order.
@@ -81,50 +131,31 @@ extension TaskVectors {
     _ block: TaskVectorBlock, _ thresholds: [Double?], inCells cells: [Int?], remaining: UnsafeMutablePointer<Int>,
     found: UnsafeMutablePointer<Int>
   ) {
-    ties(block, thresholds) { k, element in
-      guard cells[k] == element / Self.cell else { return }
-      remaining[k] -= 1
-      if remaining[k] == 0 { found[k] = element + 1 }
-    }
-  }
-
-  /// Call `body(model, element)` for each tie, in the order of the elements.
-  @inline(__always)
-  private func ties(_ block: TaskVectorBlock, _ thresholds: [Double?], _ body: (Int, Int) -> Void) {
     switch block.inputs.dtype {
-    case .bf16: ties(BF16Element.self, block, thresholds, body)
-    case .f16: ties(F16Element.self, block, thresholds, body)
-    case .f32: ties(F32Element.self, block, thresholds, body)
-    case .f64: ties(F64Element.self, block, thresholds, body)
+    case .bf16: find(BF16Element.self, block, thresholds, cells, remaining, found)
+    case .f16: find(F16Element.self, block, thresholds, cells, remaining, found)
+    case .f32: find(F32Element.self, block, thresholds, cells, remaining, found)
+    case .f64: find(F64Element.self, block, thresholds, cells, remaining, found)
     default: preconditionFailure("tie search has no kernel for \(block.inputs.dtype)")
     }
   }
 
   @inline(__always)
-  private func ties<Element: KernelElement>(
-    _: Element.Type, _ block: TaskVectorBlock, _ thresholds: [Double?], _ body: (Int, Int) -> Void
+  private func find<Element: KernelElement>(
+    _: Element.Type, _ block: TaskVectorBlock, _ thresholds: [Double?], _ cells: [Int?], _ remaining: UnsafeMutablePointer<Int>,
+    _ found: UnsafeMutablePointer<Int>
   ) {
     typealias Scalar = Element.Arithmetic
     let narrow = self.narrow
-    _ = chunks(Element.self, block) { rows, offset, length, vectors in
+    _ = chunks(Element.self, block) { rows, offset, length, _ in
       for (k, threshold) in thresholds.enumerated() {
-        guard let threshold else { continue }
-        let cut = Scalar(threshold)
-        let row = rows[k]
-        for tile in 0..<(vectors / 2) {
-          var any = SIMD8<Scalar>.zero
-          for v in (2 * tile)...(2 * tile + 1) {
-            let rank = Scalar.magnitudes(rows.vector(k, v), narrow: narrow)
-            any += (1 - Scalar.above(rank, SIMD8(repeating: cut))) * (1 - Scalar.above(SIMD8(repeating: cut), rank))
-          }
-          if any == .zero { continue }
-          for element in 0..<min(16, length - 16 * tile) {
-            if Scalar.pattern(row[16 * tile + Element.position(of: element)], narrow: narrow)
-              == Scalar.pattern(cut, narrow: narrow)
-            {
-              body(k, block.start + offset + 16 * tile + element)
-            }
-          }
+        guard let threshold, cells[k] == (block.start + offset) / Self.cell else { continue }
+        let pattern = Scalar.pattern(Scalar(threshold), narrow: narrow)
+        for i in 0..<length {
+          let position = i & ~15 | Element.position(of: i & 15)
+          guard Scalar.pattern(rows[k][position], narrow: narrow) == pattern else { continue }
+          remaining[k] -= 1
+          if remaining[k] == 0 { found[k] = block.start + offset + i + 1 }
         }
       }
     }

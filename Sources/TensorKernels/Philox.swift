@@ -30,27 +30,34 @@ public struct RandomStream: Sendable {
 
   /// The word below which an element is kept with probability `p`; nil: every element is kept.
   public static func limit(keeping p: Double) -> UInt32? {
-    p >= 1 ? nil : UInt32(min((p * 0x1p32 + 0.5).rounded(.down), 0xFFFF_FFFF))
+    UInt32(exactly: max(0, (p * 0x1p32 + 0.5).rounded(.down)))
   }
 
   /// The words of elements `start` to `start + count`, rounded up to a multiple of 32, into `words`. `start` is a multiple of 4.
   @inline(__always)
   func fill(_ words: UnsafeMutablePointer<UInt32>, start: Int, count: Int) {
-    var counter = UInt64(start) / 4
-    for block in 0..<((count + 31) / 32) {
-      let (x0, x1, x2, x3) = words8(counter)
-      var (even, odd, ordered) = (SIMD16<UInt32>(), SIMD16<UInt32>(), SIMD32<UInt32>())
-      (even.evenHalf, even.oddHalf) = (x0, x2)
-      (odd.evenHalf, odd.oddHalf) = (x1, x3)
-      (ordered.evenHalf, ordered.oddHalf) = (even, odd)
-      UnsafeMutableRawPointer(words + block * 32).storeBytes(of: ordered, as: SIMD32<UInt32>.self)
-      counter &+= 8
+    let place = UnsafeMutableRawPointer(words)
+    let blocks = (count + 31) / 32
+    for block in 0..<blocks {
+      let (first, second) = pairs8(UInt64(start) / 4 &+ 8 &* UInt64(block))
+      place.storeBytes(of: first, toByteOffset: 128 * block, as: SIMD8<UInt64>.self)
+      place.storeBytes(of: second, toByteOffset: 128 * block + 64, as: SIMD8<UInt64>.self)
+    }
+    // Put in order in a loop of its own: in the first one the compiler would carry the permutation through all ten rounds.
+    for block in 0..<blocks {
+      let first = place.loadUnaligned(fromByteOffset: 128 * block, as: SIMD8<UInt64>.self)
+      let second = place.loadUnaligned(fromByteOffset: 128 * block + 64, as: SIMD8<UInt64>.self)
+      var ordered = SIMD8<UInt64>()
+      (ordered.evenHalf, ordered.oddHalf) = (first.lowHalf, second.lowHalf)
+      place.storeBytes(of: ordered, toByteOffset: 128 * block, as: SIMD8<UInt64>.self)
+      (ordered.evenHalf, ordered.oddHalf) = (first.highHalf, second.highHalf)
+      place.storeBytes(of: ordered, toByteOffset: 128 * block + 64, as: SIMD8<UInt64>.self)
     }
   }
 
-  /// The four words of each of eight successive counters.
+  /// The words of eight successive counters: words 0 and 1 of each in 64 bits, and words 2 and 3.
   @inline(__always)
-  private func words8(_ counter: UInt64) -> (SIMD8<UInt32>, SIMD8<UInt32>, SIMD8<UInt32>, SIMD8<UInt32>) {
+  private func pairs8(_ counter: UInt64) -> (SIMD8<UInt64>, SIMD8<UInt64>) {
     // Every lane holds one 32-bit word in 64 bits, so that a product needs one instruction.
     let low = SIMD8<UInt64>(repeating: 0xFFFF_FFFF)
     let counters = SIMD8<UInt64>(repeating: counter) &+ SIMD8<UInt64>(0, 1, 2, 3, 4, 5, 6, 7)
@@ -58,20 +65,20 @@ public struct RandomStream: Sendable {
     var x1 = counters &>> 32
     var x2 = SIMD8<UInt64>(repeating: UInt64(model))
     var x3 = SIMD8<UInt64>(repeating: UInt64(stream))
-    var k0 = UInt32(truncatingIfNeeded: key)
-    var k1 = UInt32(truncatingIfNeeded: key >> 32)
+    // Vectors too: two scalars side by side tempt the compiler to interleave the two halves of the round.
+    var k0 = SIMD8<UInt64>(repeating: key & 0xFFFF_FFFF)
+    var k1 = SIMD8<UInt64>(repeating: key >> 32)
     for _ in 0..<10 {
       let p0 = (x0 & low) &* SIMD8<UInt64>(repeating: 0xD251_1F53)
       let p1 = (x2 & low) &* SIMD8<UInt64>(repeating: 0xCD9E_8D57)
-      x0 = (p1 &>> 32) ^ x1 ^ SIMD8(repeating: UInt64(k0))
+      x0 = (p1 &>> 32) ^ x1 ^ k0
       x1 = p1 & low
-      x2 = (p0 &>> 32) ^ x3 ^ SIMD8(repeating: UInt64(k1))
+      x2 = (p0 &>> 32) ^ x3 ^ k1
       x3 = p0 & low
-      k0 &+= 0x9E37_79B9
-      k1 &+= 0xBB67_AE85
+      k0 = (k0 &+ SIMD8<UInt64>(repeating: 0x9E37_79B9)) & low
+      k1 = (k1 &+ SIMD8<UInt64>(repeating: 0xBB67_AE85)) & low
     }
-    func narrow(_ x: SIMD8<UInt64>) -> SIMD8<UInt32> { unsafeBitCast(x, to: SIMD16<UInt32>.self).evenHalf }
-    return (narrow(x0), narrow(x1), narrow(x2), narrow(x3))
+    return (x0 | x1 &<< 32, x2 | x3 &<< 32)
   }
 }
 

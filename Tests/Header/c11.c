@@ -101,6 +101,60 @@ static void linear_algebra(void) {
   expect(sp_low_rank_plus_sparse(&input, NULL, "{\"then\": 1}", &left, &right, &rest, &error) == SP_E_PARAMETER, "parameters");
 }
 
+static void task_vectors(void) {
+  float base[4] = {0, 0, 0, 0}, first[4] = {3, -1, 1, 2}, second[4] = {-1, -1, -1, 2};
+  int8_t signs[4];
+  uint8_t masks[2][4], random[8], part[5];
+  double threshold = 0;
+  uint64_t above = 9, equal = 9;
+  sp_view models[2] = {view(first, 4, SP_DTYPE_F32), view(second, 4, SP_DTYPE_F32)};
+  sp_view center = view(base, 4, SP_DTYPE_F32), out = view(signs, 4, SP_DTYPE_I8);
+  sp_view out_masks[2] = {view(masks[0], 4, SP_DTYPE_BOOL), view(masks[1], 4, SP_DTYPE_BOOL)};
+  sp_error error = SP_ERROR_INIT;
+
+  expect(sp_magnitude_threshold(&models[0], &center, 3, 1, &threshold, &above, &equal, &error) == SP_OK, "threshold");
+  expect(threshold == 1 && above == 2 && equal == 2, "third largest of 3 1 1 2");
+  expect(sp_magnitude_threshold(&models[0], &models[1], 1, 0, &threshold, NULL, NULL, &error) == SP_OK && threshold == 4,
+         "threshold of a difference");
+  expect(sp_magnitude_threshold(&models[0], NULL, 1, 0, &threshold, &above, NULL, &error) == SP_OK && threshold == 3,
+         "threshold without a reference");
+  expect(sp_magnitude_threshold(&models[0], NULL, 0, 0, &threshold, NULL, NULL, &error) == SP_E_ARGUMENT, "rank 0");
+  expect(sp_magnitude_threshold(&models[0], NULL, 5, 0, &threshold, NULL, NULL, &error) == SP_E_ARGUMENT, "rank 5 of 4");
+  expect(sp_magnitude_threshold(&models[0], NULL, 1, 0, NULL, NULL, NULL, &error) == SP_E_NULL, "no place for the threshold");
+  expect(sp_magnitude_threshold(NULL, NULL, 1, 0, &threshold, NULL, NULL, &error) == SP_E_NULL, "no input");
+  expect(sp_magnitude_threshold(&out, NULL, 1, 0, &threshold, NULL, NULL, &error) == SP_E_DTYPE, "threshold of integers");
+
+  expect(sp_elect_signs(models, 2, &center, "mass", "plus", 1, &out, &error) == SP_OK, "signs");
+  expect(signs[0] == 1 && signs[1] == -1 && signs[2] == 1 && signs[3] == 1, "signs by mass");
+  expect(sp_elect_signs(models, 2, &center, "count", "drop", 0, &out, &error) == SP_OK, "signs by count");
+  expect(signs[0] == 0 && signs[1] == -1 && signs[2] == 0 && signs[3] == 1, "votes of 0 are dropped");
+  expect(sp_elect_signs(models, 2, &center, "none", "plus", 0, &out, &error) == SP_E_PARAMETER, "no rule of that name");
+  expect(sp_elect_signs(models, 2, &center, "mass", "minus", 0, &out, &error) == SP_E_PARAMETER, "no zero sign of that name");
+  expect(sp_elect_signs(models, 0, &center, "mass", "plus", 0, &out, &error) == SP_E_ARGUMENT, "no models");
+  expect(sp_elect_signs(models, 2, NULL, "mass", "plus", 0, &out, &error) == SP_E_NULL, "no base");
+  expect(sp_elect_signs(models, 2, &center, NULL, "plus", 0, &out, &error) == SP_E_NULL, "no rule");
+  expect(sp_elect_signs(models, 2, &center, "mass", "plus", 0, &center, &error) == SP_E_DTYPE, "signs are I8");
+
+  expect(sp_tall_masks(models, 2, &center, "{\"tall_mask_lambda\": 0.4}", "w", 1, out_masks, &error) == SP_OK, "masks");
+  expect(masks[0][0] == 1 && masks[0][1] == 1 && masks[0][2] == 1 && masks[0][3] == 1, "mask of the first model");
+  expect(masks[1][0] == 0 && masks[1][1] == 1 && masks[1][2] == 1 && masks[1][3] == 1, "mask of the second model");
+  expect(sp_tall_masks(models, 2, &center, NULL, NULL, 0, out_masks, &error) == SP_OK && masks[1][0] == 0, "masks by default");
+  expect(sp_tall_masks(models, 2, &center, "{\"k\": 2}", NULL, 0, out_masks, &error) == SP_E_PARAMETER, "no such parameter");
+  expect(sp_tall_masks(models, 2, &center, "[]", NULL, 0, out_masks, &error) == SP_E_FORMAT, "parameters are an object");
+  expect(sp_tall_masks(models, 2, &center, NULL, NULL, 0, NULL, &error) == SP_E_NULL, "no masks");
+  out_masks[1] = out_masks[0];
+  expect(sp_tall_masks(models, 2, &center, NULL, NULL, 0, out_masks, &error) == SP_E_OVERLAP, "masks over each other");
+
+  expect(sp_random_mask(7, "w", 1, 0.5, 0, 8, random, &error) == SP_OK, "random mask");
+  expect(sp_random_mask(7, "w", 1, 0.5, 3, 5, part, &error) == SP_OK && memcmp(random + 3, part, 5) == 0, "a part of it");
+  expect(sp_random_mask(7, NULL, 1, 1, 0, 8, random, &error) == SP_OK && memchr(random, 0, 8) == NULL, "everything kept");
+  expect(sp_random_mask(7, "w", 1, 0, 0, 8, random, &error) == SP_OK && memchr(random, 1, 8) == NULL, "nothing kept");
+  expect(sp_random_mask(7, "w", 1, 1.5, 0, 8, random, &error) == SP_E_ARGUMENT, "a probability above 1");
+  expect(sp_random_mask(7, "w", 1, 0.5, UINT64_MAX, 8, random, &error) == SP_E_ARGUMENT, "a start past all elements");
+  expect(sp_random_mask(7, "w", 1, 0.5, 0, 8, NULL, &error) == SP_E_NULL, "no place for the mask");
+  expect(sp_random_mask(7, "w", 1, 0.5, 0, 0, NULL, NULL) == SP_OK, "nothing asked for");
+}
+
 static void methods(void) {
   float base[2] = {0, 0}, model[2] = {1, 2}, result[2];
   sp_view base_view = view(base, 2, SP_DTYPE_F32), model_view = view(model, 2, SP_DTYPE_F32);
@@ -201,6 +255,7 @@ int main(int argc, char **argv) {
   if (argc != 2) return 2;
   queries();
   kernels();
+  task_vectors();
   linear_algebra();
   methods();
   statistics(argv[1]);

@@ -2,6 +2,7 @@ import JSON
 import MergeEngine
 import MergeMethods
 import Platform
+import Synchronization
 import TensorKernels
 import Testing
 
@@ -109,5 +110,100 @@ import Testing
       try Executor(tasks: [], threads: 3, memory: nil, control: control) { _, _ in }.run()
     }
     #expect(failure?.status == .cancelled)
+  }
+
+  // MARK: - Ranges
+
+  /// Counts the elements that a sweep over some ranges sees, and remembers the blocks.
+  private final class Ranged: SweepProgram {
+    private let ranges: [Range<Int>]
+    let blocks = Mutex<[Range<Int>]>([])
+    let sums = Mutex<[Double]>([])
+
+    init(_ ranges: [Range<Int>]) { self.ranges = ranges }
+
+    func begin(_ tensor: TensorContext) throws(Failure) -> Step {
+      var sweep = Sweep(sums: 2, writes: false) { block in
+        self.blocks.withLock { $0.append(block.start..<block.start + block.count) }
+        block.sums[0] += Double(block.count)
+        for i in 0..<block.count {
+          block.sums[1] += Double(block.inputs.table[0].loadUnaligned(fromByteOffset: 4 * i, as: Float.self))
+        }
+      } next: { sums in
+        self.sums.withLock { $0 = sums }
+        return .finish(Decision())
+      }
+      sweep.ranges = ranges
+      return .sweep(sweep)
+    }
+  }
+
+  @Test(arguments: [1, 2, 5]) func namedRangesAreSweptAndNothingElse(threads: Int) throws {
+    let count = 3 * 65536 + 100
+    let values = (0..<count).map { Float($0 % 1000) }
+    let named = [5..<6, 1000..<3100, 65536..<2 * 65536, 3 * 65536..<4 * 65536, count..<count + 10]
+    let program = Ranged(named)
+    try values.withUnsafeBytes {
+      try MemoryMerge.run(
+        program, [MemoryTensor(data: $0.baseAddress!, dtype: .f32)], into: nil, .f64, count: count, threads: threads)
+    }
+    // What reaches past the end is cut off there.
+    let seen = program.blocks.withLock { $0 }.filter { !$0.isEmpty }.sorted { $0.lowerBound < $1.lowerBound }
+    let expected = named.map { $0.clamped(to: 0..<count) }
+    #expect(Array(seen.joined()) == Array(expected.joined()))
+    let sum = expected.joined().reduce(0.0) { $0 + Double(values[$1]) }
+    #expect(program.sums.withLock { $0 } == [Double(expected.reduce(0) { $0 + $1.count }), sum])
+  }
+
+  // MARK: - Scratch
+
+  /// Does nothing much, with scratch, and counts how many of its tensors are in work at once.
+  private final class Scratchy: SweepProgram {
+    private let scratch: Int
+    let running = Atomic<Int>(0)
+    let most = Atomic<Int>(0)
+
+    init(scratch: Int) { self.scratch = scratch }
+
+    func scratchBytes(_ tensor: TensorContext) -> Int { scratch }
+
+    func begin(_ tensor: TensorContext) throws(Failure) -> Step {
+      let now = running.wrappingAdd(1, ordering: .relaxed).newValue
+      most.max(now, ordering: .relaxed)
+      return step(3)
+    }
+
+    private func step(_ left: Int) -> Step {
+      .sweep(
+        Sweep(sums: 1, writes: false) {
+          $0.sums[0] += 1
+        } next: { _ in
+          if left > 0 { return self.step(left - 1) }
+          self.running.wrappingSubtract(1, ordering: .relaxed)
+          return .finish(Decision())
+        })
+    }
+  }
+
+  @Test(arguments: [(1, 1), (3, 3), (100, 5)]) func asManyTensorsRunAsTheirScratchFits(megabytes: Int, atMost: Int) throws {
+    let program = Scratchy(scratch: 1 << 20)
+    let values = [Float](repeating: 1, count: 4 * 65536)
+    var done: Set<Int> = []
+    try values.withUnsafeBytes { memory in
+      let tasks = (0..<40).map { index in
+        TensorTask(
+          context: TensorContext(name: "w\(index)", shape: [values.count], modelCount: 1, hasBase: false),
+          inputs: [.memory(memory.baseAddress!, .f32)], inputNames: ["values"], output: .none, outputType: .f32,
+          method: program)
+      }
+      // A quarter of the limit is for buffers.
+      try Executor(
+        tasks: tasks, threads: 5, memory: megabytes * (1 << 20) * 4 / 3 + 16, control: ExecutionControl()
+      ) { index, _ in done.insert(index) }.run()
+    }
+    #expect(done == Set(0..<40) && program.running.load(ordering: .relaxed) == 0)
+    // One tensor more than there are workers may be begun, to read ahead.
+    #expect(program.most.load(ordering: .relaxed) <= min(atMost, 5) + (atMost == 5 ? 1 : 0))
+    if megabytes == 1 { #expect(program.most.load(ordering: .relaxed) == 1) }
   }
 }

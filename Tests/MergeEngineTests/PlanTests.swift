@@ -115,4 +115,26 @@ import Testing
     let linear: JSON = ["merge_method": "linear", "base_model": .string(family.folder("base")), "models": list]
     #expect(tensor(try plan(family, linear), "scale")?["inputs"]?.array?.count == 2)
   }
+
+  @Test func whatAMethodHoldsCountsAsMemory() throws {
+    let family = try Family()
+    let ties = family.recipe("ties", ["density": 0.5])
+    var options = JobOptions()
+    // Three histograms of 512 KiB per model, three models.
+    options.maxMemory = 4 << 20
+    let failure = #expect(throws: Failure.self) { try Job(recipe: ties, outputPath: nil, options: options) }
+    #expect(failure?.status == .memory)
+    for words in ["'embed.weight'", "max_memory = 4194304", "raise it"] {
+      #expect(failure?.message.contains(words) == true, "\(failure?.message ?? "")")
+    }
+    // Without a trim there are none.
+    _ = try Job(recipe: family.recipe("ties"), outputPath: nil, options: options)
+    try family.merge(ties, to: "much") { $0.threads = 5 }
+    for (number, limit) in [5 << 20, 6 << 20, 12 << 20].enumerated() {
+      try family.merge(ties, to: "little-\(number)") { ($0.threads, $0.maxMemory) = (5, limit) }
+      for name in ["embed.weight", "layers.0.w", "scale"] {
+        #expect(try bytes(of: name, in: family.folder("little-\(number)")) == bytes(of: name, in: family.folder("much")))
+      }
+    }
+  }
 }

@@ -73,4 +73,14 @@ import Testing
     let json = schema(makesTaskVector: true).json
     #expect(try JSON.parse(json.serialized(), source: "schema") == json)
   }
+
+  @Test func otherSpellingsAreListedWithTheirChoice() {
+    let parameter = ParameterSchema(
+      "rescale", .choice(["l1", "none"]), default: "l1", aliases: ["true": "l1", "false": "none"], summary: "Way.")
+    #expect(
+      parameter.json == [
+        "name": "rescale", "type": "choice", "required": false, "default": "l1", "choices": ["l1", "none"],
+        "aliases": ["false": "none", "true": "l1"], "per_model": false, "summary": "Way.",
+      ])
+  }
 }

@@ -19,6 +19,9 @@ import Testing
       ParameterSchema("d", .vectors, default: nil, isOptional: true, summary: ""),
       ParameterSchema("anchor", .model, default: 0, summary: ""),
       ParameterSchema("maybe", .choice(["x", "y"]), default: nil, isOptional: true, summary: ""),
+      ParameterSchema(
+        "rescale", .choice(["l1", "none"]), default: nil, isOptional: true,
+        aliases: ["true": "l1", "false": "none", "taxicab": "l1"], summary: ""),
     ],
     reports: [])
 
@@ -141,5 +144,29 @@ import Testing
     for wrong in [5, "x", [1, "x"], [[1], 2], [[1, nil]], [[[1]]], ["a": 1]] as [JSON] {
       expectFailure(.parameter, "'d'", "per model") { _ = try with("d", wrong) }
     }
+  }
+
+  @Test func otherSpellingsOfAChoiceAreTaken() throws {
+    for (given, name) in [
+      (true, "l1"), (false, "none"), ("true", "l1"), ("false", "none"), ("taxicab", "l1"), ("l1", "l1"), ("none", "none"),
+    ] as [(JSON, String)] {
+      let parameters = try with("rescale", given)
+      #expect(parameters.choice("rescale") == name && parameters.value("rescale") == .string(name))
+    }
+    for wrong in [1, 0, "True", "l2", ["l1"]] as [JSON] {
+      expectFailure(.parameter, "'rescale'", "not one of l1, none") { _ = try with("rescale", wrong) }
+    }
+    // Only for choices that say so.
+    for flag in [true, false] {
+      expectFailure(.parameter, "'mode'", "not one of fast, good") { _ = try with("mode", .bool(flag)) }
+    }
+  }
+
+  @Test func whatWasGivenIsToldFromDefaults() throws {
+    let p = try parameters(["need": 0.5, "steps": 10, "maybe": nil, "limit": nil])
+    // Given, even where it says what the default says; null stands for the default, and is not given.
+    #expect(p.isGiven("need") && p.isGiven("steps"))
+    #expect(!p.isGiven("maybe") && !p.isGiven("limit") && !p.isGiven("weight") && !p.isGiven("no such parameter"))
+    #expect(p.integer("steps") == 10 && p.number("limit") == 0.5)
   }
 }

@@ -12,6 +12,12 @@ import Testing
     for name in ["linear", "task_arithmetic", "slerp", "model_stock", "yoyo_scale", "geometric_median", "yoyo_fusion"] {
       #expect(names.contains(name))
     }
+    for name in [
+      "ties", "ties_soup", "dare_linear", "dare_ties", "tsd", "tsd_v2", "tgmd", "magnitude_prune", "magmax", "tall_mask",
+      "consensus_ta", "consensus_ties",
+    ] {
+      #expect(names.contains(name))
+    }
     for name in ["tsvm", "iso_c", "iso_cts", "scale_svd"] { #expect(names.contains(name)) }
     #expect(Set(names).count == names.count)
   }

@@ -96,31 +96,93 @@ struct Runner {
 
   func merge(
     _ program: any SweepProgram, _ models: [[Double]], base: [Double]? = nil, shape: [Int]? = nil, name: String = "w",
-    statistics: [[Double]?] = []
+    statistics: [[Double]?] = [], artifacts: (any ArtifactSink)? = nil
   ) throws -> Merged {
-    var tensor = TensorContext(name: name, shape: shape ?? [models[0].count], modelCount: models.count, hasBase: base != nil)
+    var tensor = context(name, shape ?? [models[0].count], models: models.count, hasBase: base != nil)
     tensor.statistics = statistics
-    return try run(program, tensor, ((base.map { [$0] } ?? []) + models).map { Memory($0, dtype) })
+    tensor.artifacts = artifacts
+    return try run(program, tensor, memory(models, base))
+  }
+
+  private func context(_ name: String, _ shape: [Int], models: Int, hasBase: Bool) -> TensorContext {
+    var tensor = TensorContext(name: name, shape: shape, modelCount: models, hasBase: hasBase)
+    tensor.isDouble = dtype == .f64
+    return tensor
+  }
+
+  private func memory(_ models: [[Double]], _ base: [Double]?) -> [Memory] {
+    ((base.map { [$0] } ?? []) + models).map { Memory($0, dtype) }
   }
 
   private func run(_ program: any SweepProgram, _ tensor: TensorContext, _ inputs: [Memory]) throws -> Merged {
-    let output = Memory([Double](repeating: .nan, count: tensor.count), dtype)
-    var step = try program.begin(tensor)
-    var sweeps = 0
+    var progress = Progress(try program.begin(tensor), tensor, inputs, dtype)
+    while case .sweep(let sweep) = progress.step { try progress.go(on: sweep.next(carryOut(sweep, progress))) }
+    return progress.merged
+  }
+
+  /// Tensors of one group: each goes on until it waits, then the sums of all are added up in their order.
+  func mergeGroup(
+    _ program: any SweepProgram, _ tensors: [(name: String, base: [Double], models: [[Double]])]
+  ) throws -> [Merged] {
+    let group = GroupStorage()
+    var all: [Progress] = []
+    for (name, base, models) in tensors {
+      var tensor = context(name, [base.count], models: models.count, hasBase: true)
+      tensor.group = group
+      all.append(Progress(try program.begin(tensor), tensor, memory(models, base), dtype))
+    }
     while true {
+      var waiting: [(index: Int, sweep: Sweep, sums: [Double])] = []
+      for index in all.indices {
+        while case .sweep(let sweep) = all[index].step {
+          let sums = carryOut(sweep, all[index])
+          if sweep.pools, !sweep.writes {
+            sweep.beforePooling()
+            waiting.append((index, sweep, sums))
+            break
+          }
+          try all[index].go(on: sweep.next(sums))
+        }
+      }
+      guard let first = waiting.first else { return all.map(\.merged) }
+      let total = waiting.dropFirst().reduce(first.sums) { sum, next in zip(sum, next.sums).map { $0 + $1 } }
+      for (index, sweep, _) in waiting { try all[index].go(on: sweep.next(total)) }
+    }
+  }
+
+  /// A tensor on its way.
+  private struct Progress {
+    private(set) var step: Step
+    let tensor: TensorContext
+    let inputs: [Memory]
+    let output: Memory
+    private var sweeps: Int
+
+    init(_ step: Step, _ tensor: TensorContext, _ inputs: [Memory], _ dtype: DType) {
+      self.step = step
+      self.tensor = tensor
+      self.inputs = inputs
+      output = Memory([Double](repeating: .nan, count: tensor.count), dtype)
+      sweeps = 0
+    }
+
+    mutating func go(on next: Step) {
+      sweeps += 1
+      step = next
+    }
+
+    var merged: Merged {
       switch step {
-      case .finish(let decision):
-        return Merged(values: output.values, decision: decision, copied: nil, sweeps: sweeps)
+      case .finish(let decision): Merged(values: output.values, decision: decision, copied: nil, sweeps: sweeps)
       case .copy(let input, let decision):
-        return Merged(values: inputs[input].values, decision: decision, copied: input, sweeps: sweeps)
-      case .sweep(let sweep):
-        sweeps += 1
-        step = try sweep.next(carryOut(sweep, tensor.count, inputs, output))
+        Merged(values: inputs[input].values, decision: decision, copied: input, sweeps: sweeps)
+      case .sweep: preconditionFailure("the tensor is not done")
       }
     }
   }
 
-  private func carryOut(_ sweep: Sweep, _ count: Int, _ inputs: [Memory], _ output: Memory) throws -> [Double] {
+  private func carryOut(_ sweep: Sweep, _ progress: Progress) -> [Double] {
+    let (count, inputs, output) = (progress.tensor.count, progress.inputs, progress.output)
     // 16-bit types stay as they are unless the sweep wants wide ones; wide inputs give binary64.
     let kernelType = sweep.wide && dtype.size == 2 ? DType.f32 : dtype
     let outputType = kernelType == dtype && dtype.size == 2 ? dtype : .f64
@@ -130,8 +192,7 @@ struct Runner {
     for i in 0..<sweep.maxima { sums.doubles[sweep.sums - sweep.maxima + i] = -.infinity }
     let workspace = Memory([], .f64, room: KernelGeometry.workspaceBytes(rows: inputs.count) / 8, fill: 0xA5)
     let length = sweep.granule == 1 ? block : max(1, block / sweep.granule) * sweep.granule
-    for start in stride(from: 0, to: count, by: length) {
-      let part = min(length, count - start)
+    for (start, part) in blocks(sweep, of: count, by: length) {
       let pointers = converted.map { UnsafeRawPointer($0.start + start * kernelType.size) }
       pointers.withUnsafeBufferPointer { table in
         sweep.run(
@@ -145,6 +206,110 @@ struct Runner {
     if sweep.writes { Cast.convert(UnsafeRawPointer(result.start), outputType, count: count, into: output.start, dtype) }
     return (0..<sweep.sums).map { sums.doubles[$0] }
   }
+
+  /// First element and length of each block, in the stretches that the sweep names.
+  private func blocks(_ sweep: Sweep, of count: Int, by length: Int) -> [(start: Int, count: Int)] {
+    (sweep.ranges ?? [0..<count]).map { $0.clamped(to: 0..<count) }.flatMap { range in
+      stride(from: range.lowerBound, to: range.upperBound, by: length).map { ($0, min(length, range.upperBound - $0)) }
+    }
+  }
+}
+
+/// Keeps the bytes of artifacts.
+final class ArtifactStore: ArtifactSink, @unchecked Sendable {
+  // @unchecked: the runner has one thread.
+  let dtype: DType
+  let failure: Failure? = nil
+  private(set) var bytes: [[UInt8]]
+
+  /// - Parameter sizes: bytes of each artifact.
+  init(_ sizes: [Int], dtype: DType = .f32) {
+    self.dtype = dtype
+    bytes = sizes.map { [UInt8](repeating: 0xA5, count: $0) }
+  }
+
+  func write(_ source: UnsafeRawPointer, count: Int, artifact index: Int, at offset: Int) {
+    for i in 0..<count { bytes[index][offset + i] = source.load(fromByteOffset: i, as: UInt8.self) }
+  }
+}
+
+// MARK: - Plain references of the elementwise methods
+
+/// Random numbers by element, from docs/masks.md.
+enum Philox {
+  static func isKept(_ name: String, seed: UInt64 = 0, model: Int, _ e: Int, _ probability: Double) -> Bool {
+    let hash = name.utf8.reduce(0xCBF2_9CE4_8422_2325 as UInt64) { ($0 ^ UInt64($1)) &* 0x100_0000_01B3 }
+    var x = [UInt32(truncatingIfNeeded: e / 4), UInt32(truncatingIfNeeded: (e / 4) >> 32), UInt32(model), 0]
+    var key = [UInt32(truncatingIfNeeded: hash ^ seed), UInt32(truncatingIfNeeded: (hash ^ seed) >> 32)]
+    for _ in 0..<10 {
+      let (first, second) = (UInt64(0xD251_1F53) * UInt64(x[0]), UInt64(0xCD9E_8D57) * UInt64(x[2]))
+      x = [
+        UInt32(second >> 32) ^ x[1] ^ key[0], UInt32(truncatingIfNeeded: second), UInt32(first >> 32) ^ x[3] ^ key[1],
+        UInt32(truncatingIfNeeded: first),
+      ]
+      key = [key[0] &+ 0x9E37_79B9, key[1] &+ 0xBB67_AE85]
+    }
+    return Double(x[e % 4]) < (probability * 0x1p32 + 0.5).rounded(.down)
+  }
+
+  /// A task vector after the drop.
+  static func dropped(_ d: [Double], _ name: String = "w", seed: UInt64 = 0, model: Int, _ probability: Double) -> [Double] {
+    d.enumerated().map { isKept(name, seed: seed, model: model, $0.offset, probability) ? $0.element : 0 }
+  }
+}
+
+enum Plain {
+  static func differences(_ models: [[Double]], _ base: [Double]) -> [[Double]] {
+    models.map { zip($0, base).map { $0 - $1 } }
+  }
+
+  /// The `kept` largest magnitudes, ties by the lowest index.
+  static func trimmed(_ d: [Double], kept: Int) -> [Double] {
+    let order = d.indices.sorted { (d[$0].magnitude, $1) > (d[$1].magnitude, $0) }
+    let stays = Set(order.prefix(kept))
+    return d.indices.map { stays.contains($0) ? d[$0] : 0 }
+  }
+
+  /// All magnitudes from the k-th smallest on, k = n - floor(density * n).
+  static func trimmedInclusive(_ d: [Double], density: Double) -> [Double] {
+    let k = d.count - Int(Double(d.count) * density)
+    let threshold = d.map(\.magnitude).sorted()[max(k, 1) - 1]
+    return d.map { $0.magnitude >= threshold ? $0 : 0 }
+  }
+
+  static func sign(_ x: Double) -> Double { x > 0 ? 1 : x < 0 ? -1 : 0 }
+
+  /// The elected sign of each element.
+  static func signs(_ e: [[Double]], byCount: Bool = false, zero: Double) -> [Double] {
+    e[0].indices.map { i in
+      let vote = e.reduce(0.0) { $0 + (byCount ? sign($1[i]) : $1[i]) }
+      return vote == 0 ? zero : sign(vote)
+    }
+  }
+
+  /// Mean, sum or the largest of what agrees.
+  static func merged(_ e: [[Double]], _ signs: [Double], _ rule: String, weights: [Double]? = nil) -> [Double] {
+    e[0].indices.map { i in
+      let some = e.indices.filter { e[$0][i] != 0 && sign(e[$0][i]) == signs[i] }
+      let sum = some.reduce(0.0) { $0 + e[$1][i] }
+      switch rule {
+      case "sum": return sum
+      case "mean":
+        let divisor = some.reduce(0.0) { $0 + (weights?[$1] ?? 1) }
+        return sum / (divisor == 0 ? 1 : divisor)
+      default: return some.map { e[$0][i] }.reduce(0) { $1.magnitude >= $0.magnitude ? $1 : $0 }
+      }
+    }
+  }
+
+  static func sum(_ e: [[Double]], weights: [Double]? = nil) -> [Double] {
+    e[0].indices.map { i in e.indices.reduce(0.0) { $0 + (weights?[$1] ?? 1) * e[$1][i] } }
+  }
+}
+
+/// Multiples of a quarter between -2 and 2, zeros among them: differences and sums are exact in every type, with many ties.
+func quarters(_ count: Int, _ random: inout SplitMix64) -> [Double] {
+  (0..<count).map { _ in Double(random.next() % 17) * 0.25 - 2 }
 }
 
 /// Elements of one type between two margins of `fill`: 0xFF for inputs, which is a NaN in every float type, and 0xA5 for outputs,

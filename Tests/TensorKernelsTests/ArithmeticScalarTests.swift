@@ -69,4 +69,94 @@ import Testing
     let ofNaN = Double.withSigns(SIMD8(repeating: .nan), of: SIMD8(repeating: -1))
     for i in 0..<8 { #expect(ofNaN[i].isNaN) }
   }
+
+  // MARK: - Task vectors
+
+  private func checkLanes<Scalar: ArithmeticScalar>(_: Scalar.Type) {
+    func scalar(_ values: [Double]) -> SIMD8<Scalar> { SIMD8<Scalar>((0..<8).map { Scalar(values[$0]) }) }
+    func same(_ a: Scalar, _ b: Scalar) -> Bool { a == b && a.sign == b.sign || a.isNaN && b.isNaN }
+    let values = Self.specials
+    for shift in 0..<8 {
+      let others = (0..<8).map { values[($0 + shift) % 8] }
+      let (a, b) = (scalar(values), scalar(others))
+      let (signs, above) = (Scalar.signs(a), Scalar.above(a, b))
+      let agreeing = Scalar.agreeing(a, b, SIMD8(repeating: 7))
+      let filled = Scalar.fillingZeros(a, with: 5)
+      for i in 0..<8 {
+        #expect(signs[i] == (a[i] > 0 ? 1 : a[i] < 0 ? -1 : 0))
+        #expect(above[i] == (a[i] > b[i] ? 1 : 0))
+        #expect(agreeing[i] == (a[i] > 0 && b[i] > 0 || a[i] < 0 && b[i] < 0 ? 7 : 0))
+        #expect(same(filled[i], a[i] == 0 ? 5 : a[i]))
+        for narrow in [false, true] {
+          let magnitude = narrow ? Scalar(Float(a[i].magnitude)) : a[i].magnitude
+          #expect(same(Scalar.magnitudes(a, narrow: narrow)[i], magnitude))
+          // Patterns order as values do; those of binary32 where they are narrow.
+          let (first, second) = (Scalar.pattern(a[i], narrow: narrow), Scalar.pattern(b[i], narrow: narrow))
+          #expect(
+            (first < second) == (a[i].magnitude < b[i].magnitude) && (first == second) == (a[i].magnitude == b[i].magnitude))
+          if narrow { #expect(first == UInt64(Float(a[i]).magnitude.bitPattern)) }
+          // And lead back to the magnitude.
+          #expect(same(Scalar.value(pattern: first, narrow: narrow), magnitude))
+        }
+      }
+    }
+  }
+
+  @Test func signsMagnitudesAndComparisonsAreTakenLaneByLane() {
+    checkLanes(Float.self)
+    checkLanes(Double.self)
+  }
+
+  private func checkNaNs<Scalar: ArithmeticScalar>(_: Scalar.Type) {
+    let nan = SIMD8<Scalar>(repeating: .nan)
+    let one = SIMD8<Scalar>(repeating: 1)
+    #expect(Scalar.signs(nan) == .zero && Scalar.above(nan, one) == .zero && Scalar.above(one, nan) == .zero)
+    #expect(Scalar.agreeing(nan, one, one) == .zero && Scalar.agreeing(one, nan, one) == .zero)
+    for i in 0..<8 { #expect(Scalar.magnitudes(nan, narrow: false)[i].isNaN && Scalar.fillingZeros(nan, with: 1)[i].isNaN) }
+  }
+
+  @Test func aNaNHasNoSignAndAgreesWithNobody() {
+    checkNaNs(Float.self)
+    checkNaNs(Double.self)
+  }
+
+  @Test func aNarrowMagnitudeIsTheRoundedOne() {
+    let values = SIMD8<Double>(repeating: -1 - 0x1p-40)
+    #expect(Double.magnitudes(values, narrow: true) == SIMD8(repeating: 1))
+    #expect(Double.magnitudes(values, narrow: false) == SIMD8(repeating: 1 + 0x1p-40))
+    #expect(Double.pattern(-1 - 0x1p-40, narrow: true) == UInt64(Float(1).bitPattern))
+    #expect(Double.pattern(-1 - 0x1p-40, narrow: false) == (1 + 0x1p-40).bitPattern)
+  }
+
+  private func checkKept<Scalar: ArithmeticScalar>(_: Scalar.Type) {
+    let values = SIMD8<Scalar>(-3, -2, -1, -0.0, 0, 1, 2, 3)
+    let rank = Scalar.magnitudes(values, narrow: false)
+    #expect(Scalar.kept(values, rank: rank, threshold: 2, inclusive: true) == SIMD8(-3, -2, 0, 0, 0, 0, 2, 3))
+    #expect(Scalar.kept(values, rank: rank, threshold: 2, inclusive: false) == SIMD8(-3, 0, 0, 0, 0, 0, 0, 3))
+    let zeros = Scalar.kept(values, rank: rank, threshold: 0, inclusive: true)
+    #expect(zeros == values && zeros[3].sign == .minus)
+    let words = SIMD8<UInt32>(0, 1, 0x7FFF_FFFF, 0x8000_0000, 0x8000_0001, 0xFFFF_FFFE, 0xFFFF_FFFF, 16_777_217)
+    for limit in [0, 1, 2, 16_777_217, 16_777_218, 0x8000_0000, 0x8000_0001, 0xFFFF_FFFF] as [UInt32] {
+      let kept = Scalar.kept(SIMD8(repeating: 9), word: words, below: limit)
+      for i in 0..<8 { #expect(kept[i] == (words[i] < limit ? 9 : 0), "\(words[i]) below \(limit)") }
+    }
+  }
+
+  @Test func whatIsKeptIsAboveTheThresholdOrItsWordBelowTheLimit() {
+    checkKept(Float.self)
+    checkKept(Double.self)
+  }
+
+  private func checkGreater<Scalar: ArithmeticScalar>(_: Scalar.Type) {
+    let keys = SIMD8<Scalar>(0, 1, 2, 3, 0, -1, .infinity, 5)
+    let others = SIMD8<Scalar>(0, 0, 2, 4, -0.0, -2, .infinity, 6)
+    let (value, key) = Scalar.greater(SIMD8(repeating: 1), key: keys, SIMD8(repeating: 2), key: others)
+    #expect(value == SIMD8(2, 1, 2, 2, 2, 1, 2, 2))
+    #expect(key == SIMD8(0, 1, 2, 4, 0, -1, .infinity, 6))
+  }
+
+  @Test func ofEqualKeysTheSecondIsTaken() {
+    checkGreater(Float.self)
+    checkGreater(Double.self)
+  }
 }

@@ -108,4 +108,22 @@ import Testing
     // binary32 would lose the ones.
     #expect(laneSum(SIMD8<Float>(0x1p30, 1, 1, 1, 1, 1, 1, 1)) == 0x1p30 + 7)
   }
+
+  private func checkPlaces<Element: KernelElement>(_: Element.Type, _ dtype: DType) {
+    let source = GuardedBytes(count: 16 * dtype.size)
+    source.store((0..<16).map { Double($0) }, as: dtype)
+    let lanes = Element.load(UnsafeRawPointer(source.start), 0)
+    let positions = (0..<8).map { Int(lanes.low[$0]) } + (0..<8).map { Int(lanes.high[$0]) }
+    for i in 0..<16 {
+      #expect(Element.element(at: i) == positions[i] && Element.position(of: positions[i]) == i, "\(dtype): \(i)")
+    }
+    #expect(Element.isPaired == (dtype == .bf16))
+  }
+
+  @Test func placesOfTheElementsAreKnown() {
+    checkPlaces(F32Element.self, .f32)
+    checkPlaces(F64Element.self, .f64)
+    checkPlaces(F16Element.self, .f16)
+    checkPlaces(BF16Element.self, .bf16)
+  }
 }

@@ -22,7 +22,7 @@ public final class ThresholdProgram: SweepProgram {
   public func begin(_ tensor: TensorContext) throws(Failure) -> Step {
     let vectors = TaskVectors(filters: [TaskVectorFilter()], narrow: !tensor.isDouble)
     let search = ThresholdSearch(models: 1, narrow: vectors.narrow)
-    return level(0, vectors, search, CounterPool(count: ThresholdSearch.bytes(models: 1) / 8))
+    return level(0, vectors, search, CounterPool(count: search.counters))
   }
 
   private func level(_ level: Int, _ vectors: TaskVectors, _ search: ThresholdSearch, _ pool: CounterPool) -> Step {

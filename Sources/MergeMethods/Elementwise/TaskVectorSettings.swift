@@ -51,11 +51,18 @@ struct TaskVectorSettings {
     let kept = Int(Double(elements) * share)
     switch (counting, trim) {
     case (.standard, .inclusive): return smallest(elements - kept, of: elements, ties: .all)
-    case (.mergeLMPrune, _): return smallest(Int(Double(elements) * (1 - share)), of: elements, ties: .none)
+    case (.mergeLMPrune, _): return smallest(masked(share, of: elements), of: elements, ties: .none)
     case (_, .exact): return max(1, kept) >= elements ? nil : ThresholdTarget(rank: max(1, kept), ties: .fill)
     case (.sdMecha, _): return smallest(max(1, Int((1 - share) * Double(elements))), of: elements, ties: .all)
-    case (.mergeLM, _): return smallest(Int(Double(elements) * (1 - share)), of: elements, ties: .all)
+    case (.mergeLM, _): return smallest(masked(share, of: elements), of: elements, ties: .all)
     }
+  }
+
+  /// floor(elements * mask rate): the rate came as 1 - density, whose rounding must not cost an element.
+  private func masked(_ share: Double, of elements: Int) -> Int {
+    let product = Double(elements) * (1 - share)
+    let nearest = product.rounded()
+    return Int((nearest - product).magnitude <= 1e-9 * product ? nearest : product)
   }
 
   /// The k-th smallest magnitude as a rank from the top.

@@ -29,8 +29,8 @@ final class TaskVectorStages {
     election = SignElection(settings.elect, zeroSign: 0, factors: settings.weights)
     rescales = settings.weights.map { _ in 1 }
     if isGrouped {
-      let models = settings.models
-      shared = tensor.group!.shared { GroupThresholds(models: models) }
+      let density = settings.density
+      shared = tensor.group!.shared { GroupThresholds(density: density) }
     }
   }
 
@@ -49,6 +49,12 @@ final class TaskVectorStages {
 
   /// Prepare, then go on with `last`.
   func begin(_ last: @escaping () throws(Failure) -> Step) throws(Failure) -> Step {
+    if let shared, shared.density != settings.density {
+      throw Failure(
+        .parameter,
+        "scope: model ranks the elements of all tensors together, but the density of '\(tensor.name)' is not that of the others: give "
+          + "one density, or scope: tensor")
+    }
     for k in 0..<settings.models {
       if settings.density[k] == 0 { vectors.filters[k].cut = .everything }
       guard settings.drop == .bernoulli, let limit = RandomStream.limit(keeping: settings.keep[k]) else { continue }
@@ -156,7 +162,7 @@ final class TaskVectorStages {
   private func trim(_ next: @escaping () throws(Failure) -> Step) throws(Failure) -> Step {
     guard settings.trims else { return try next() }
     let search = shared?.search ?? ThresholdSearch(models: settings.models, narrow: vectors.narrow)
-    return histogram(search, level: 0, pool: CounterPool(count: ThresholdSearch.bytes(models: settings.models) / 8), next)
+    return histogram(search, level: 0, pool: CounterPool(count: search.counters), next)
   }
 
   private func histogram(

@@ -60,10 +60,13 @@ final class ThresholdSearch: Sendable {
       State(
         above: [Int](repeating: 0, count: models), equal: [Int](repeating: 0, count: models),
         prefixes: [UInt64](repeating: 0, count: models), targets: [],
-        counts: [UInt64](repeating: 0, count: models << Self.binBits(models: models))))
+        counts: [UInt64](repeating: 0, count: models << binBits)))
   }
 
-  static func binBits(models: Int) -> Int { models <= 16 ? 16 : 12 }
+  private static func binBits(models: Int) -> Int { models <= 16 ? 16 : 12 }
+
+  /// Counters of the histograms of one worker.
+  var counters: Int { models << binBits }
 
   /// Bytes of the histograms of one worker.
   static func bytes(models: Int) -> Int { models << binBits(models: models) * 8 }
@@ -152,13 +155,14 @@ final class CounterPool: Sendable {
     return body(page)
   }
 
-  /// Hand each page on and empty it.
+  /// Hand each page on and let go of it: a tensor that waits for its group holds none.
   func drain(_ body: (UnsafePointer<UInt64>) -> Void) {
     pages.withLock { pages in
       for page in pages.all {
         body(page)
-        page.update(repeating: 0, count: count)
+        page.deallocate()
       }
+      (pages.all, pages.free) = ([], [])
     }
   }
 }
@@ -207,9 +211,14 @@ final class TieCells: @unchecked Sendable {
 /// What the tensors of a group share while thresholds are looked for over all of them.
 final class GroupThresholds: Sendable {
   let search: ThresholdSearch
+  /// Per model, of the tensor that came first: it must be the same for all.
+  let density: [Double]
   private let ties = Mutex<[String: [Int]]>([:])
 
-  init(models: Int) { search = ThresholdSearch(models: models, narrow: true) }
+  init(density: [Double]) {
+    self.density = density
+    search = ThresholdSearch(models: density.count, narrow: true)
+  }
 
   func publish(_ tensor: String, ties counts: [Int]) { ties.withLock { $0[tensor] = counts } }
 

@@ -16,7 +16,7 @@ struct Tsd: MergeMethod {
       .normalize(default: true, "Divide by the weights of the models that agree (mean), or take the sum."), .disjointMerge,
       .lambda("Factor of the merged task vector."),
     ],
-    reports: ["kept", "conflicts", "rescale", "thresholds"], makesTaskVector: true)
+    reports: ["kept", "conflicts", "rescale", "thresholds", "majority_sign"], makesTaskVector: true)
 
   /// What TSD, TSD v2 and TGMD have in common.
   static let dropParameters: [ParameterSchema] = [

@@ -25,7 +25,9 @@ struct TsdV2: MergeMethod {
         source: "adjacent: sd-mecha, 6DammK9. cos: mergekit. angle: FusionBench."),
       .lambda("Factor of the merged task vector."),
     ],
-    reports: ["kept", "conflicts", "rescale", "thresholds", "t_min", "t_mean", "t_max", "outside_unit", "rows"],
+    reports: [
+      "kept", "conflicts", "rescale", "thresholds", "majority_sign", "t_min", "t_mean", "t_max", "outside_unit", "rows",
+    ],
     makesTaskVector: true)
 
   private let parameters: Parameters

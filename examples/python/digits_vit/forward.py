@@ -28,11 +28,12 @@ _NODES = 256  # per unit
 _REACH = 6 * _NODES
 _ERF = np.array([math.erf(node / _NODES) for node in range(-_REACH, _REACH + 1)])
 _SLOPE = np.array([2.0 / math.sqrt(math.pi) * math.exp(-((node / _NODES) ** 2)) for node in range(-_REACH, _REACH + 1)])
-_TABLES = {np.dtype(kind): (_ERF.astype(kind), _SLOPE.astype(kind)) for kind in (np.float64, np.float32)}
 
 
 def erf(x: Array) -> Array:
     """The error function: math.erf at the nearest node, and its Taylor series of third order (to 1e-11)."""
+    if x.dtype == np.float32:
+        return _erf_single(x)
     x = np.clip(x, -6.0, 6.0)
     node = np.rint(x * _NODES)
     index = node.astype(np.intp) + _REACH
@@ -43,15 +44,35 @@ def erf(x: Array) -> Array:
     series *= x
     series += 1.0
     series *= x
-    erf_at, slope_at = _TABLES[x.dtype]
-    series *= slope_at[index]
-    series += erf_at[index]
+    series *= _SLOPE[index]
+    series += _ERF[index]
     return series
+
+
+def _erf_single(x: Array) -> Array:
+    """The error function in float32, to 6e-7: Abramowitz and Stegun, 7.1.26. No table, so it is faster."""
+    size = np.abs(x)
+    t = size * 0.3275911
+    t += 1.0
+    np.reciprocal(t, out=t)
+    series = t * 1.061405429
+    for coefficient in (-1.453152027, 1.421413741, -0.284496736, 0.254829592):
+        series += coefficient
+        series *= t
+    size *= size
+    np.negative(size, out=size)
+    series *= np.exp(size, out=size)
+    np.subtract(1.0, series, out=series)
+    return np.copysign(series, x, out=series)
 
 
 def gelu(x: Array) -> Array:
     """The exact GELU, x times the normal distribution function."""
-    return 0.5 * x * (1.0 + erf(x / math.sqrt(2.0)))
+    result = erf(x / math.sqrt(2.0))
+    result += 1.0
+    result *= x
+    result *= 0.5
+    return result
 
 
 class DigitsViT:
@@ -129,10 +150,12 @@ class DigitsViT:
 
     def _norm(self, x: Array, name: str) -> Array:
         self._show(name + ".weight", x)
-        centred = x - x.mean(axis=-1, keepdims=True)
-        scale = np.sqrt((centred**2).mean(axis=-1, keepdims=True) + EPSILON)
-        scaled: Array = centred / scale * self._weights[name + ".weight"]
-        return scaled + self._weights[name + ".bias"]
+        centred: Array = x - x.mean(axis=-1, keepdims=True)
+        variance = np.einsum("...c,...c->...", centred, centred)[..., None] / x.shape[-1]
+        centred /= np.sqrt(variance + EPSILON)
+        centred *= self._weights[name + ".weight"]
+        centred += self._weights[name + ".bias"]
+        return centred
 
     def _show(self, name: str, x: Array) -> None:
         if self._observe is not None:
@@ -140,7 +163,7 @@ class DigitsViT:
 
 
 def _affine(x: Array, weight: Array, bias: Array) -> Array:
-    """x times weight^T plus bias, as one product of two matrices: NumPy multiplies a stack one image at a time."""
+    """Rows of x times weight^T, plus bias, as one product of two matrices: NumPy would multiply image by image."""
     result: Array = x.reshape(-1, x.shape[-1]) @ weight.T
     result += bias
     return result.reshape(*x.shape[:-1], len(bias))

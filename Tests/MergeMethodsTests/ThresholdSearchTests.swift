@@ -1,0 +1,163 @@
+import Synchronization
+import TensorKernels
+import Testing
+
+@testable import MergeMethods
+
+// Exact: thresholds are magnitudes, and everything else is counted.
+@Suite struct ThresholdSearchTests {
+  /// Histograms counted one by one, as the kernel page defines them.
+  private func counts(_ magnitudes: [[Double]], _ levels: [HistogramLevel], narrow: Bool, size: Int) -> [UInt64] {
+    var counts = [UInt64](repeating: 0, count: size)
+    for (k, level) in levels.enumerated() {
+      guard let prefix = level.prefix else { continue }
+      for value in magnitudes[k] {
+        let pattern = narrow ? UInt64(Float(value).bitPattern) : value.bitPattern
+        guard pattern >> UInt64(level.shift + level.binBits) == prefix else { continue }
+        counts[k << level.binBits + Int(pattern >> UInt64(level.shift)) & (1 << level.binBits - 1)] += 1
+      }
+    }
+    return counts
+  }
+
+  private func find(_ magnitudes: [[Double]], _ targets: [ThresholdTarget?], narrow: Bool, parts: Int = 1) -> [FoundThreshold?]
+  {
+    let search = ThresholdSearch(models: magnitudes.count, narrow: narrow)
+    for level in 0..<search.levels {
+      let levels = search.histogramLevels(level)
+      for part in 0..<parts {
+        let some = magnitudes.map { row in row.indices.filter { $0 % parts == part }.map { row[$0] } }
+        search.add(counts(some, levels, narrow: narrow, size: ThresholdSearch.bytes(models: magnitudes.count) / 8))
+      }
+      search.settle(level) { targets }
+    }
+    return search.found
+  }
+
+  private func check(_ magnitudes: [[Double]], ranks: [Int?], narrow: Bool, _ note: Comment) {
+    let found = find(magnitudes, ranks.map { $0.map { ThresholdTarget(rank: $0, ties: .all) } }, narrow: narrow, parts: 3)
+    for (k, rank) in ranks.enumerated() {
+      guard let rank else {
+        #expect(found[k] == nil, note)
+        continue
+      }
+      let sorted = magnitudes[k].map { narrow ? Double(Float($0)) : $0 }.sorted(by: >)
+      #expect(found[k]?.value == sorted[rank - 1], note)
+      #expect(found[k]?.above == sorted.filter { $0 > sorted[rank - 1] }.count, note)
+      #expect(found[k]?.equal == sorted.filter { $0 == sorted[rank - 1] }.count, note)
+    }
+  }
+
+  /// Rows that are hard on an order statistic.
+  private func rows(_ count: Int) -> [[Double]] {
+    var random = SplitMix64(state: 111)
+    let range = 0..<count
+    return [
+      random.values(count).map { $0.magnitude }, range.map { _ in 0.5 }, range.map { _ in 0 },
+      range.map { $0 % 5 == 0 ? 2 : 1 }, range.map { Double($0 % 7) * 0x1p-149 },
+      range.map { Double(sign: .plus, exponent: $0 % 60 - 30, significand: 1 + Double($0 % 3) * 0x1p-23) },
+      range.map { 1 + Double($0 % 11) * 0x1p-50 },
+    ]
+  }
+
+  @Test(arguments: [true, false]) func thresholdsAreThoseOfSorting(narrow: Bool) {
+    let count = isOptimised ? 1000 : 200
+    let rows = rows(count)
+    for rank in [1, 2, count / 4, count / 2, count - 1, count] {
+      check(rows, ranks: rows.map { _ in rank }, narrow: narrow, "rank \(rank), narrow: \(narrow)")
+    }
+    check(rows, ranks: [nil, 1, nil, 7, count, nil, 3], narrow: narrow, "some models, narrow: \(narrow)")
+  }
+
+  @Test(arguments: [true, false]) func manyModelsHaveSmallerHistogramsAndMoreLevels(narrow: Bool) {
+    let rows = rows(100)
+    let all = (0..<17).map { rows[$0 % rows.count].map { $0 } }
+    check(all, ranks: (0..<17).map { $0 == 5 ? nil : 1 + 6 * $0 }, narrow: narrow, "17 models, narrow: \(narrow)")
+  }
+
+  @Test func levelsAndBytesAreThoseOfThePage() {
+    for (models, narrow, levels, bytes) in [
+      (1, true, 2, 65536 * 8), (16, true, 2, 16 * 65536 * 8), (17, true, 3, 17 * 4096 * 8), (3, false, 4, 3 * 65536 * 8),
+      (17, false, 6, 17 * 4096 * 8),
+    ] {
+      #expect(ThresholdSearch(models: models, narrow: narrow).levels == levels)
+      #expect(ThresholdSearch.bytes(models: models) == bytes)
+    }
+  }
+
+  @Test func ofTheTiesAllNoneOrAFewStay() {
+    let magnitudes: [[Double]] = [[5, 3, 3, 3, 1], [5, 3, 3, 3, 1], [5, 3, 3, 3, 1]]
+    let found = find(
+      magnitudes,
+      [ThresholdTarget(rank: 3, ties: .all), ThresholdTarget(rank: 3, ties: .none), ThresholdTarget(rank: 3, ties: .fill)],
+      narrow: true)
+    #expect(found.map { $0!.value } == [3, 3, 3] && found.map { $0!.above } == [1, 1, 1])
+    #expect(found.map { $0!.keptTies } == [3, 0, 2])
+  }
+
+  @Test func aLevelIsSettledOnceWhoeverComesFirst() {
+    let search = ThresholdSearch(models: 1, narrow: true)
+    search.add(counts([[1, 2, 4]], search.histogramLevels(0), narrow: true, size: 65536))
+    var asked = 0
+    for _ in 0..<3 {
+      search.settle(0) {
+        asked += 1
+        return [ThresholdTarget(rank: 2, ties: .all)]
+      }
+    }
+    #expect(asked == 1)
+    // Its counts are gone; the next level sees the bin of 2 only.
+    let levels = search.histogramLevels(1)
+    #expect(levels[0].prefix == UInt64(Float(2).bitPattern >> 15) && levels[0].shift == 0 && levels[0].binBits == 15)
+    search.add(counts([[1, 2, 4]], levels, narrow: true, size: 65536))
+    for _ in 0..<2 { search.settle(1) { [] } }
+    #expect(search.found[0]?.value == 2 && search.found[0]?.above == 1 && search.found[0]?.equal == 1)
+  }
+
+  // MARK: - Counters
+
+  @Test func everyUserHasAPageOfItsOwnAndAllAreSummed() {
+    let pool = CounterPool(count: 4)
+    pool.use { first in
+      #expect((0..<4).allSatisfy { first[$0] == 0 })
+      first[1] += 5
+      pool.use { second in
+        #expect(first != second && second[1] == 0)
+        second[1] += 7
+        second[3] += 1
+      }
+    }
+    // A page that was given back is lent again, with what it holds.
+    pool.use { $0[0] += 1 }
+    func drained() -> [UInt64] {
+      var sum = [UInt64](repeating: 0, count: 4)
+      pool.drain { page in for i in 0..<4 { sum[i] += page[i] } }
+      return sum
+    }
+    #expect(drained() == [1, 12, 0, 1])
+    #expect(drained() == [0, 0, 0, 0])
+  }
+
+  @Test func aTieIsFoundInItsCell() {
+    let cells = TieCells(models: 2, elements: 4 * 65536 + 1)
+    #expect(cells.cells == 5 && cells.models == 2)
+    for (i, count) in [0, 3, 0, 2, 1, 9, 0, 0, 0, 0].enumerated() { cells.counts[i] = count }
+    #expect(cells.total(0) == 6 && cells.total(1) == 9)
+    let places = (1...6).map { cells.cell(0, rank: $0) }
+    #expect(places.map(\.cell) == [1, 1, 1, 3, 3, 4] && places.map(\.rank) == [1, 2, 3, 1, 2, 1])
+    #expect(cells.cell(1, rank: 9) == (0, 9))
+    #expect(TieCells(models: 1, elements: 0).cells == 1 && TieCells(models: 1, elements: 65536).cells == 1)
+  }
+
+  @Test func tiesOfAGroupStandInTheOrderOfTheNames() {
+    let group = GroupThresholds(density: [0.5, 0.5])
+    #expect(group.search.narrow && group.search.models == 2)
+    // By bytes: capitals first, accents last, numbers digit by digit.
+    for (name, count) in [("b", 1), ("a.10", 10), ("a.2", 100), ("B", 1000), ("é", 10_000)] {
+      group.publish(name, ties: [count, 2 * count])
+    }
+    #expect(group.tiesBefore("B", model: 0) == 0 && group.tiesBefore("a.10", model: 0) == 1000)
+    #expect(group.tiesBefore("a.2", model: 0) == 1010 && group.tiesBefore("b", model: 0) == 1110)
+    #expect(group.tiesBefore("é", model: 1) == 2 * 1111 && group.tiesBefore("zzzz", model: 0) == 1111)
+  }
+}

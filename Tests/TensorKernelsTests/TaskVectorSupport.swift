@@ -1,0 +1,106 @@
+import Testing
+
+@testable import TensorKernels
+
+// Plain references for the elementwise kernels: one element after the other, in Double, rounded after every step to the
+// arithmetic type. Double holds more than twice the digits of Float, so rounding a single operation twice changes nothing.
+
+/// Philox4x32-10, one counter at a time.
+enum ScalarPhilox {
+  static func block(counter: [UInt32], key: [UInt32]) -> [UInt32] {
+    var (x, k) = (counter, key)
+    for round in 0..<10 {
+      if round > 0 { (k[0], k[1]) = (k[0] &+ 0x9E37_79B9, k[1] &+ 0xBB67_AE85) }
+      let (first, second) = (UInt64(0xD251_1F53) * UInt64(x[0]), UInt64(0xCD9E_8D57) * UInt64(x[2]))
+      x = [
+        UInt32(second >> 32) ^ x[1] ^ k[0], UInt32(truncatingIfNeeded: second), UInt32(first >> 32) ^ x[3] ^ k[1],
+        UInt32(truncatingIfNeeded: first),
+      ]
+    }
+    return x
+  }
+
+  /// docs/masks.md: FNV-1a of the name's bytes.
+  static func hash(_ name: String) -> UInt64 {
+    name.utf8.reduce(0xCBF2_9CE4_8422_2325) { ($0 ^ UInt64($1)) &* 0x100_0000_01B3 }
+  }
+
+  /// The word of element `e`.
+  static func word(seed: UInt64, _ name: String, model: UInt32, stream: UInt32 = 0, _ e: Int) -> UInt32 {
+    let key = hash(name) ^ seed
+    let index = UInt64(e / 4)
+    return block(
+      counter: [UInt32(truncatingIfNeeded: index), UInt32(index >> 32), model, stream],
+      key: [UInt32(truncatingIfNeeded: key), UInt32(key >> 32)])[e % 4]
+  }
+}
+
+extension Inputs {
+  /// To the arithmetic type of the elements.
+  func rounded(_ value: Double) -> Double { dtype.isWide ? value : Double(Float(value)) }
+
+  /// Models minus base, as the arithmetic type has them.
+  var differences: [[Double]] {
+    let x = values
+    return x.dropFirst().map { row in zip(row, x[0]).map { rounded($0 - $1) } }
+  }
+
+  func block(from: Int = 0, count: Int, start: Int? = nil, workspace: GuardedBytes) -> TaskVectorBlock {
+    TaskVectorBlock(inputs: kernel, from: from, count: count, start: start ?? from, workspace: workspace.start)
+  }
+}
+
+func noFilters(_ models: Int, narrow: Bool = true) -> TaskVectors {
+  TaskVectors(filters: (0..<models).map { _ in TaskVectorFilter() }, narrow: narrow)
+}
+
+/// The rows that `chunks` shows, in the order of the elements, and what it returns.
+func rows(
+  _ vectors: TaskVectors, _ inputs: Inputs, from: Int = 0, count: Int, start: Int? = nil, raw: Bool = false
+) -> (rows: [[Double]], poison: Double) {
+  let workspace = inputs.workspace
+  let block = inputs.block(from: from, count: count, start: start, workspace: workspace)
+  var result = [[Double]](repeating: [], count: vectors.models)
+  func collect<Element: KernelElement>(_: Element.Type) -> Double {
+    vectors.chunks(Element.self, block, raw: raw) { rows, offset, length, vectors in
+      #expect(vectors == 2 * ((length + 15) / 16) && offset % KernelGeometry.chunk == 0)
+      for k in result.indices {
+        for i in 0..<8 * vectors {
+          let value = Double(rows[k][i & ~15 | Element.position(of: i & 15)])
+          if i < length { result[k].append(value) } else { #expect(value == 0, "padding") }
+        }
+      }
+    }
+  }
+  let poison =
+    switch inputs.dtype {
+    case .bf16: collect(BF16Element.self)
+    case .f16: collect(F16Element.self)
+    case .f32: collect(F32Element.self)
+    default: collect(F64Element.self)
+    }
+  #expect(workspace.isIntact)
+  return (result, poison)
+}
+
+/// Multiples of a quarter between -2 and 2, zeros among them: exact in every type, with many ties.
+func quarters(_ count: Int, _ random: inout SplitMix64) -> [Double] {
+  (0..<count).map { _ in Double(random.below(17) - 8) * 0.25 }
+}
+
+/// A value as an element type holds it.
+func stored(_ value: Double, _ dtype: DType) -> Double {
+  switch dtype {
+  case .f64: return value
+  case .f32: return Double(Float(value))
+  default:
+    let format = FloatFormat.of(dtype)
+    return format.value(format.nearest(value))
+  }
+}
+
+/// Equal, a NaN to a NaN, and the signs of zeros too.
+func sameBits(_ a: [Double], _ b: [Double]) -> Int? {
+  difference(
+    a.map { $0.isNaN ? Double.nan.bitPattern : $0.bitPattern }, b.map { $0.isNaN ? Double.nan.bitPattern : $0.bitPattern })
+}
