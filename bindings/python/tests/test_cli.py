@@ -252,8 +252,14 @@ def test_a_reader_that_stops_reading(library: Any) -> None:
 def test_ctrl_c(library: Any, tmp_path: Path) -> None:
     models = write_sparse_models(tmp_path)
     command = [sys.executable, "-m", "stockpot", "merge", "--method", "linear", *map(str, models), "-o", "out"]
+    # A runner started in the background ignores Ctrl-C, and its children would inherit that.
     with subprocess.Popen(
-        [*command, "--threads", "1"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, "--threads", "1"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         deadline = time.monotonic() + 30
         while not (tmp_path / "out.partial").exists() and time.monotonic() < deadline:

@@ -264,8 +264,9 @@ def test_an_exception_in_the_function_stops_the_job(large: Any, tmp_path: Path) 
 
 
 INTERRUPTED = """
-import json, sys, time
+import json, signal, sys, time
 import stockpot as sp
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a runner in the background ignores it, and so would we
 recipe, output = json.loads(sys.argv[1]), sys.argv[2]
 last = [0.0]
 def show(state):
