@@ -217,7 +217,7 @@ def make_recipe(
 
     Args:
         data: folder with base/, model-0/, ...
-        method: name of a merge method; the base is named only where the method reads it.
+        method: name of a merge method.
         parameters: of the method; None for those of `PARAMETERS`.
         models: how many; None for all.
 
@@ -231,13 +231,20 @@ def make_recipe(
             f"{data} lacks base or {max(1, wanted)} models: write them with make benchmark-data, or "
             f"python benchmarks/generate.py {data}"
         )
+    return recipe_of(method, data / "base", found[:wanted], parameters)
+
+
+def recipe_of(
+    method: str, base: Path, models: Sequence[Path], parameters: Mapping[str, object] | None = None
+) -> dict[str, Any]:
+    """A recipe of checkpoints; it names the base only where the method reads it."""
     recipe: dict[str, Any] = {
         "merge_method": method,
-        "models": [{"model": str(model.resolve())} for model in found[:wanted]],
+        "models": [{"model": str(model.resolve())} for model in models],
         "parameters": dict(PARAMETERS.get(method, {}) if parameters is None else parameters),
     }
     if takes_base(method):
-        recipe["base_model"] = str((data / "base").resolve())
+        recipe["base_model"] = str(base.resolve())
     return recipe
 
 
@@ -257,8 +264,12 @@ def bytes_of(folders: Iterable[Path]) -> int:
     return sum(file.stat().st_size for folder in folders for file in tensor_files(folder))
 
 
-def merge(recipe: Mapping[str, Any], scratch: Path, *options: str, watch_memory: bool = False) -> tuple[Process, int]:
-    """Run `stockpot merge` as a user would, in a process of its own; the output is deleted after the clock has stopped.
+def merge(
+    recipe: Mapping[str, Any], scratch: Path, *options: str, watch_memory: bool = False, keep: bool = False
+) -> tuple[Process, int]:
+    """Run `stockpot merge` as a user would, in a process of its own, into scratch/merged.
+
+    The output is deleted after the clock has stopped, unless it is to be kept.
 
     Returns:
         What was seen, and the bytes of tensors written.
@@ -269,7 +280,8 @@ def merge(recipe: Mapping[str, Any], scratch: Path, *options: str, watch_memory:
         command = [sys.executable, "-m", "stockpot", "merge", "--quiet", *options, str(file), str(output)]
         return run(command, watch_memory=watch_memory), bytes_of([output])
     finally:
-        shutil.rmtree(output, ignore_errors=True)
+        if not keep:
+            shutil.rmtree(output, ignore_errors=True)
 
 
 def cached_fraction(path: Path) -> float:
@@ -336,16 +348,16 @@ class Report:
             columns: title by key, with a format after a bar where the value is a number: "GB/s|.1f".
         """
         self._record["tables"][name] = [dict(row) for row in rows]
-        cells = [[title.split("|")[0] for title in columns.values()]]
+        cells = [[title.partition("|")[0] for title in columns.values()]]
         for row in rows:
             cells.append([_cell(row.get(key), title.partition("|")[2]) for key, title in columns.items()])
         widths = [max(len(row[column]) for row in cells) for column in range(len(columns))]
         left = [isinstance(rows[0].get(key), str) if rows else True for key in columns]
         print(f"\n{name}")
-        for row in cells:
+        for texts in cells:
             padded = [
                 cell.ljust(width) if is_left else cell.rjust(width)
-                for cell, width, is_left in zip(row, widths, left, strict=True)
+                for cell, width, is_left in zip(texts, widths, left, strict=True)
             ]
             print("  " + "  ".join(padded).rstrip(), flush=True)
 
