@@ -15,6 +15,7 @@ writing, and the ratios are not comparable; the machine's line names the file sy
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 import tempfile
@@ -113,16 +114,20 @@ class Contender(NamedTuple):
     goal: float | None
 
 
-def warm(folders: Sequence[Path]) -> str | None:
-    """Read everything once; a warning if the page cache cannot hold it."""
-    for folder in folders:
+def warm(folders: Sequence[Path]) -> None:
+    """Bring everything into the page cache, and let nothing be written that was left from before."""
+    os.sync()
+    for folder in [*folders, *folders]:  # twice, since the cache may prefer what it has seen twice
         run(["cat", *tensor_files(folder)])
-    files = [file for folder in folders for file in tensor_files(folder)]
-    least = min(files, key=cached_fraction)
-    held = cached_fraction(least)
-    if held < 0.999:
-        return f"WARNING: {100 * held:.0f} % of {least.name} is in the page cache: the runs are not warm"
-    return None
+
+
+def note_if_cold(folders: Sequence[Path], report: Report) -> None:
+    """Say so if the page cache has not kept everything."""
+    held = {file: cached_fraction(file) for folder in folders for file in tensor_files(folder)}
+    least = min(held, key=held.__getitem__)
+    if held[least] < 0.999:
+        where = f"{least.parent.name}/{least.name}"
+        report.note(f"WARNING: {100 * held[least]:.1f} % of {where} is in the page cache: the runs were not warm")
 
 
 def row(name: str, runs: Sequence[Process], moved: int) -> dict[str, Any]:
@@ -149,15 +154,14 @@ def measure(data: Path, scratch: Path, options: argparse.Namespace, report: Repo
     ]
     floor_inputs = inputs_of(make_recipe(data, "linear", models=INPUTS))
     everything = list(dict.fromkeys([*floor_inputs, *(path for one in contenders for path in inputs_of(one.recipe))]))
-    warning = warm(everything)
-    if warning is not None:
-        report.note(warning)
+    warm(everything)
     floor = Floor(everything, floor_inputs[0], scratch)
     for _ in range(options.rounds):
         floor.run()
         for one in contenders:
             seen, _ = merge(one.recipe, scratch, "--threads", str(options.threads))
             one.runs.append(seen)
+    note_if_cold(everything, report)
     written = bytes_of(floor_inputs[:1])
     rounds = range(options.rounds)
     fixed = [floor.round(index, floor_inputs) for index in rounds]

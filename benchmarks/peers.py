@@ -7,7 +7,7 @@
     python benchmarks/peers.py --quick                         without peers: only shows that the program runs
 
 mergekit and PyTorch for the CPU are installed by pip as it is configured on this machine. Both sides run as whole
-processes, in turns, with the inputs in the page cache and every output deleted outside the timed part: a ratio is the
+processes, in turns, the inputs brought into the page cache before and the output deleted after each: a ratio is the
 peer's seconds over stockpot's of the same round. Both include the start of Python; mergekit's includes the import of
 PyTorch and transformers, some seconds. Threads are what each tool takes by itself. ties takes mergekit minutes per run.
 
@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from checkpoints import INPUTS, TINY, warm
+from checkpoints import INPUTS, TINY, note_if_cold, warm
 from generate import write_set
 from measure import DATA, Process, Report, add_options, inputs_of, make_recipe, merge, names_in, run, spread
 
@@ -142,8 +142,10 @@ def measure(method: str, data: Path, scratch: Path, python: Path | None, rounds:
     for turn in range(rounds):
         if python is not None:
             command = peer_command(python, method, recipe, scratch)
+            warm(inputs_of(recipe))
             # Nothing is to be fetched: the models are folders.
             theirs.append(run(command, environment={"HF_HUB_OFFLINE": "1"}))
+        warm(inputs_of(recipe))  # what the peer took for itself may have come out of the page cache
         last = python is not None and turn == rounds - 1 and not peer.random
         ours.append(merge(recipe, scratch, keep=last)[0])
         if last:
@@ -190,11 +192,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report = Report("peers", data, options)
         report.note("no peers: --quick without --environment" if python is None else versions(python))
         recipes = [make_recipe(data, method, models=INPUTS) for method in options.only]
-        warning = warm(list(dict.fromkeys(path for recipe in recipes for path in inputs_of(recipe))))
-        if warning is not None:
-            report.note(warning)
+        folders = list(dict.fromkeys(path for recipe in recipes for path in inputs_of(recipe)))
         for method in options.only:
             report.table(f"{method}", [measure(method, data, scratch, python, options.rounds)], COLUMNS)
+            note_if_cold(folders, report)
             report.save()  # hours may have gone into it
     return 0
 
