@@ -1,6 +1,6 @@
 """Kernels of the C interface against memcpy, at sizes of the L2 cache, the L3 cache and memory.
 
-    python benchmarks/kernels.py                          bf16 and f32, one thread and all cores; about two minutes
+    python benchmarks/kernels.py                          bf16 and f32, one thread and all cores; about five minutes
     python benchmarks/kernels.py --only gram --types f16  rows whose name contains "gram"
     python benchmarks/kernels.py --quick
 
