@@ -129,6 +129,33 @@ demo: $(LIBRARY) build/venv.stamp ## Merge five fine-tunes of a small vision tra
 compare: $(LIBRARY) build/venv.stamp ## Merge six task fine-tunes with every method and compare: a table and a picture, in two minutes
 	@$(PYTHON) examples/python/digits_vit/compare.py
 
+# ---- Figures: docs/performance.md says what each program measures
+
+BENCHMARK_DATA := benchmarks/data
+BENCHMARKS := build/benchmarks
+
+.PHONY: benchmark-data
+benchmark-data: build/venv.stamp ## Checkpoints for the benchmarks: a base and four fine-tunes of 1.4 GB each
+	$(PYTHON) benchmarks/generate.py $(BENCHMARK_DATA)
+
+$(BENCHMARK_DATA)/base:
+	$(MAKE) benchmark-data
+
+.PHONY: benchmark
+benchmark: $(LIBRARY) build/venv.stamp | $(BENCHMARK_DATA)/base ## All benchmarks, on a quiet machine: tables, and JSON in build/benchmarks
+	@mkdir -p $(BENCHMARKS)
+	for group in kernels methods checkpoints growth cold; do \
+	  $(PYTHON) benchmarks/$$group.py --json $(BENCHMARKS)/$$group.json; \
+	done
+	for method in linear ties yoyo_fusion; do $(PYTHON) benchmarks/memory.py $(BENCHMARK_DATA) --method $$method; done
+	$(PYTHON) benchmarks/spectral.py
+
+.PHONY: benchmark-peers
+benchmark-peers: $(LIBRARY) build/venv.stamp | $(BENCHMARK_DATA)/base ## Against mergekit: make benchmark-peers [PEERS=folder to keep it in] [ONLY=linear,ties] [ROUNDS=5]
+	@mkdir -p $(BENCHMARKS)
+	$(PYTHON) benchmarks/peers.py --json $(BENCHMARKS)/peers.json $(if $(PEERS),--environment "$(PEERS)") \
+	  $(if $(ONLY),--only "$(ONLY)") $(if $(ROUNDS),--rounds $(ROUNDS))
+
 .PHONY: wheel
 wheel: $(LIBRARY) build/venv.stamp ## A wheel of the binding with the library in it, under bindings/python/dist
 	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir bindings/python/dist bindings/python

@@ -1,6 +1,9 @@
-"""Write synthetic checkpoints to merge: one base and fine-tunes of it, Llama-like, sharded.
+"""Write synthetic checkpoints to merge: one base and fine-tunes of it, Llama-like or a mixture of experts, sharded.
 
     python benchmarks/generate.py OUTPUT_DIR [--models 4] [--layers 16] [--dtype bf16] ...
+    python benchmarks/generate.py OUTPUT_DIR --bytes 100MB                              another size
+    python benchmarks/generate.py OUTPUT_DIR --bytes 2MB --models 128 --shards 10       many small ones
+    python benchmarks/generate.py OUTPUT_DIR --layers 51 --width 256 --hidden 96 --experts 128   20,000 tensors, 1 GB
 
 OUTPUT_DIR/base and OUTPUT_DIR/model-0, ... are written, 1.4 GB each by default (0.7 G parameters in bf16). Nothing but
 NumPy is needed, and memory stays at a few blocks: values come from one block of random numbers that is read from
@@ -24,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 BLOCK = 1 << 22
-"""Elements of the block of random numbers, and of what is written at once."""
+"""Most elements of the block of random numbers, and of what is written at once."""
 
 STEP = 1_000_003
 """Distance between the places of consecutive stretches in the block; odd, so that all places come up."""
@@ -54,6 +57,8 @@ class Model(NamedTuple):
     vocabulary: int
     dtype: str
     shard_size: int
+    experts: int = 0
+    """Above 0: every layer's MLP is this many experts, three matrices each, and their gate."""
 
     def tensors(self) -> Iterator[Tensor]:
         """The tensors in the order of the layers."""
@@ -65,11 +70,26 @@ class Model(NamedTuple):
             for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
                 yield Tensor(f"{prefix}self_attn.{name}.weight", (width, width))
             yield Tensor(prefix + "post_attention_layernorm.weight", (width,))
-            yield Tensor(prefix + "mlp.gate_proj.weight", (hidden, width))
-            yield Tensor(prefix + "mlp.up_proj.weight", (hidden, width))
-            yield Tensor(prefix + "mlp.down_proj.weight", (width, hidden))
+            if self.experts:
+                yield Tensor(prefix + "mlp.gate.weight", (self.experts, width))
+            for part in [f"mlp.experts.{expert}" for expert in range(self.experts)] or ["mlp"]:
+                yield Tensor(f"{prefix}{part}.gate_proj.weight", (hidden, width))
+                yield Tensor(f"{prefix}{part}.up_proj.weight", (hidden, width))
+                yield Tensor(f"{prefix}{part}.down_proj.weight", (width, hidden))
         yield Tensor("model.norm.weight", (width,))
         yield Tensor("lm_head.weight", (self.vocabulary, width))
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(tensor.elements for tensor in self.tensors()) * DTYPES[self.dtype][1]
+
+    def in_shards(self, count: int) -> Model:
+        """The same model in `count` shards, or as many fewer as its tensors allow."""
+        size = self.bytes // count
+        while len(self._replace(shard_size=size).shards()) > count:
+            size += max(1, size // 100)
+        return self._replace(shard_size=size)
 
     def shards(self) -> list[list[Tensor]]:
         """The tensors file by file; one that is larger than a shard has its own."""
@@ -85,14 +105,26 @@ class Model(NamedTuple):
         return shards
 
 
+def model_of_bytes(size: int, dtype: str = "bf16", layers: int = 16) -> Model:
+    """A dense model of about `size` bytes: its width follows, and 20 rows of vocabulary per column.
+
+    The nearest width that is a multiple of 8 (of 2 below 64) is taken, so small models are off by some per cent.
+    """
+    width = math.sqrt(size / DTYPES[dtype][1] / (16 * layers + 2 * 20))
+    step = 8 if width > 64 else 2
+    width = max(step, round(width / step) * step)
+    return Model(layers, width, 4 * width, 20 * width, dtype, 500_000_000)
+
+
 class Values:
     """An endless supply of weights in the bits of the element type."""
 
-    def __init__(self, dtype: str, model: int) -> None:
-        """Draw the block of a model: -1 is the base, whose numbers all models share."""
+    def __init__(self, dtype: str, model: int, largest: int) -> None:
+        """Draw the block of a model: -1 is the base, whose numbers all models share. `largest`: of its tensors."""
         self._dtype = dtype
-        base = np.random.default_rng(0).standard_normal(BLOCK, dtype=np.float32)
-        noise = np.random.default_rng(model + 2).standard_normal(BLOCK, dtype=np.float32)
+        self._block = min(BLOCK, 1 << max(0, largest - 1).bit_length())
+        base = np.random.default_rng(0).standard_normal(self._block, dtype=np.float32)
+        noise = np.random.default_rng(model + 2).standard_normal(self._block, dtype=np.float32)
         self._base = base * np.float32(WEIGHT_SCALE)
         self._noise = noise * np.float32(0.0 if model < 0 else 0.01 * WEIGHT_SCALE)
         # Twice in a row, so that a stretch may begin anywhere.
@@ -116,9 +148,9 @@ class Values:
             return
         left = tensor.elements
         while left:
-            count = min(left, BLOCK)
+            count = min(left, self._block)
             file.write(self._bits[self._place : self._place + count].tobytes())
-            self._place = (self._place + STEP) % BLOCK
+            self._place = (self._place + STEP) % self._block
             left -= count
 
 
@@ -143,7 +175,7 @@ def write_shard(path: Path, tensors: list[Tensor], values: Values, dtype: str) -
 def write_checkpoint(folder: Path, model: Model, number: int) -> int:
     """Write a checkpoint with its index and config; returns the bytes of its tensors."""
     folder.mkdir(parents=True, exist_ok=True)
-    values = Values(model.dtype, number)
+    values = Values(model.dtype, number, max(tensor.elements for tensor in model.tensors()))
     shards = model.shards()
     weight_map = {}
     total = 0
@@ -159,8 +191,8 @@ def write_checkpoint(folder: Path, model: Model, number: int) -> int:
         index_file = {"metadata": {"total_size": total}, "weight_map": weight_map}
         (folder / "model.safetensors.index.json").write_text(json.dumps(index_file, indent=2), encoding="utf-8")
     config = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
+        "architectures": ["Qwen3MoeForCausalLM" if model.experts else "LlamaForCausalLM"],
+        "model_type": "qwen3_moe" if model.experts else "llama",
         "hidden_size": model.width,
         "intermediate_size": model.hidden,
         "num_hidden_layers": model.layers,
@@ -169,8 +201,16 @@ def write_checkpoint(folder: Path, model: Model, number: int) -> int:
         "tie_word_embeddings": False,
         "torch_dtype": {"bf16": "bfloat16", "f16": "float16", "f32": "float32"}[model.dtype],
     }
+    if model.experts:
+        config |= {"num_experts": model.experts, "moe_intermediate_size": model.hidden, "num_experts_per_tok": 8}
     (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
     return total
+
+
+def write_set(output: Path, model: Model, models: int) -> int:
+    """Write the base and its fine-tunes; returns the bytes of all tensors."""
+    names = {-1: "base"} | {number: f"model-{number}" for number in range(models)}
+    return sum(write_checkpoint(output / name, model, number) for number, name in names.items())
 
 
 def parse_size(text: str) -> int:
@@ -192,14 +232,24 @@ def main() -> int:
     parser.add_argument("--vocabulary", type=int, default=32000, help="rows of embedding and head (default 32000)")
     parser.add_argument("--dtype", choices=sorted(DTYPES), default="bf16", help="element type (default bf16)")
     parser.add_argument("--shard-size", type=parse_size, default=500_000_000, help="of a file (default 500MB)")
+    parser.add_argument("--experts", type=int, default=0, help="experts per layer, each of --hidden (default 0: dense)")
+    parser.add_argument("--bytes", type=parse_size, help="of a checkpoint, about: sets width, hidden and vocabulary")
+    parser.add_argument("--shards", type=int, help="files of a checkpoint, instead of --shard-size")
     options = parser.parse_args()
-    model = Model(options.layers, options.width, options.hidden, options.vocabulary, options.dtype, options.shard_size)
+    model = Model(
+        *(options.layers, options.width, options.hidden, options.vocabulary, options.dtype, options.shard_size),
+        experts=options.experts,
+    )
+    if options.bytes is not None:
+        model = model_of_bytes(options.bytes, options.dtype, options.layers)._replace(shard_size=options.shard_size)
+    if options.shards is not None:
+        model = model.in_shards(options.shards)
     for number in range(-1, options.models):
         folder = options.output / ("base" if number < 0 else f"model-{number}")
         begun = time.perf_counter()
         total = write_checkpoint(folder, model, number)
         seconds = time.perf_counter() - begun
-        print(f"{folder}: {total / 1e9:.2f} GB in {seconds:.1f} s", flush=True)
+        print(f"{folder}: {total / 1e9:.3g} GB in {seconds:.1f} s", flush=True)
     return 0
 
 
