@@ -28,8 +28,17 @@ protocol ArithmeticScalar: SIMDScalar, BinaryFloatingPoint, Codable {
   /// `a` where `word` is below `limit`, else 0.
   static func kept(_ a: SIMD8<Self>, word: SIMD8<UInt32>, below limit: UInt32) -> SIMD8<Self>
 
-  /// `value` where `a` and `b` have the same sign and neither is 0, else 0.
-  static func agreeing(_ a: SIMD8<Self>, _ b: SIMD8<Self>, _ value: SIMD8<Self>) -> SIMD8<Self>
+  /// In binary64.
+  static func wide(_ a: SIMD8<Self>) -> SIMD8<Double>
+
+  /// `value` where `a` is above 0, else 0.
+  static func positive(_ a: SIMD8<Self>, _ value: SIMD8<Self>) -> SIMD8<Self>
+
+  /// The larger of two, `a` if either is NaN.
+  static func larger(_ a: SIMD8<Self>, _ b: SIMD8<Self>) -> SIMD8<Self>
+
+  /// The smaller of two, `a` if either is NaN.
+  static func smaller(_ a: SIMD8<Self>, _ b: SIMD8<Self>) -> SIMD8<Self>
 
   /// `a`, with `value` in the lanes where it is 0.
   static func fillingZeros(_ a: SIMD8<Self>, with value: Self) -> SIMD8<Self>
@@ -84,9 +93,18 @@ extension Float: ArithmeticScalar {
   }
 
   @inline(__always)
-  static func agreeing(_ a: SIMD8<Float>, _ b: SIMD8<Float>, _ value: SIMD8<Float>) -> SIMD8<Float> {
-    SIMD8<Float>.zero.replacing(with: value, where: ((a .> 0) .& (b .> 0)) .| ((a .< 0) .& (b .< 0)))
+  static func wide(_ a: SIMD8<Float>) -> SIMD8<Double> { SIMD8<Double>(a) }
+
+  @inline(__always)
+  static func positive(_ a: SIMD8<Float>, _ value: SIMD8<Float>) -> SIMD8<Float> {
+    SIMD8<Float>.zero.replacing(with: value, where: a .> 0)
   }
+
+  @inline(__always)
+  static func larger(_ a: SIMD8<Float>, _ b: SIMD8<Float>) -> SIMD8<Float> { a.replacing(with: b, where: b .> a) }
+
+  @inline(__always)
+  static func smaller(_ a: SIMD8<Float>, _ b: SIMD8<Float>) -> SIMD8<Float> { a.replacing(with: b, where: b .< a) }
 
   @inline(__always)
   static func fillingZeros(_ a: SIMD8<Float>, with value: Float) -> SIMD8<Float> { a.replacing(with: value, where: a .== 0) }
@@ -154,9 +172,18 @@ extension Double: ArithmeticScalar {
   }
 
   @inline(__always)
-  static func agreeing(_ a: SIMD8<Double>, _ b: SIMD8<Double>, _ value: SIMD8<Double>) -> SIMD8<Double> {
-    SIMD8<Double>.zero.replacing(with: value, where: ((a .> 0) .& (b .> 0)) .| ((a .< 0) .& (b .< 0)))
+  static func wide(_ a: SIMD8<Double>) -> SIMD8<Double> { a }
+
+  @inline(__always)
+  static func positive(_ a: SIMD8<Double>, _ value: SIMD8<Double>) -> SIMD8<Double> {
+    SIMD8<Double>.zero.replacing(with: value, where: a .> 0)
   }
+
+  @inline(__always)
+  static func larger(_ a: SIMD8<Double>, _ b: SIMD8<Double>) -> SIMD8<Double> { a.replacing(with: b, where: b .> a) }
+
+  @inline(__always)
+  static func smaller(_ a: SIMD8<Double>, _ b: SIMD8<Double>) -> SIMD8<Double> { a.replacing(with: b, where: b .< a) }
 
   @inline(__always)
   static func fillingZeros(_ a: SIMD8<Double>, with value: Double) -> SIMD8<Double> {

@@ -103,12 +103,18 @@ public struct CentredRows {
     let vectors = 2 * ((length + 15) / 16)
     switch centre {
     case .median(let kind, let network):
-      withUnsafeTemporaryAllocation(of: SIMD8<Scalar>.self, capacity: inputCount) { column in
-        for v in 0..<vectors {
-          for k in 0..<inputCount { column.initializeElement(at: k, to: rows.vector(k, v)) }
-          network.sort(column.baseAddress!)
-          let lower = column[(inputCount - 1) / 2]
-          rows.set(inputCount, v, kind == .lower ? lower : (lower + column[inputCount / 2]) * 0.5)
+      // Four vectors at a time, so that the steps of the network are worth their reading. What a row holds after its last vector
+      // is sorted too, and never looked at.
+      let width = SortingNetwork.width
+      withUnsafeTemporaryAllocation(of: SIMD8<Scalar>.self, capacity: width * inputCount) { columns in
+        let columns = columns.baseAddress!
+        let (lower, upper) = (columns + width * ((inputCount - 1) / 2), columns + width * (inputCount / 2))
+        for v in stride(from: 0, to: vectors, by: width) {
+          for k in 0..<inputCount { for w in 0..<width { columns[width * k + w] = rows.vector(k, v + w) } }
+          network.sort(columns)
+          for w in 0..<width {
+            rows.set(inputCount, v + w, kind == .lower ? lower[w] : (lower[w] + upper[w]) * 0.5)
+          }
         }
       }
     case .affine(let weights):
@@ -140,9 +146,7 @@ public struct CentredRows {
         all.set(0, v, center)
         for k in 0..<inputCount { rows.set(k, v, rows.vector(k, v) - center) }
       }
-      pairs.pairs.withUnsafeBufferPointer { list in
-        all.addDotProducts(list.baseAddress!, list.count, vectors: vectors, sums)
-      }
+      all.addProducts(pairs, vectors: vectors, sums)
       start += length
     }
   }
@@ -218,12 +222,15 @@ public struct SortingNetwork: Sendable {
     self.steps = steps
   }
 
+  /// Vectors that are sorted side by side.
+  static let width = 4
+
+  /// - Parameter columns: value i's vectors from `i * width` on.
   @inline(__always)
-  func sort<Scalar: ArithmeticScalar>(_ column: UnsafeMutablePointer<SIMD8<Scalar>>) {
+  func sort<Scalar: ArithmeticScalar>(_ columns: UnsafeMutablePointer<SIMD8<Scalar>>) {
     for (i, j) in steps {
-      let (lesser, greater) = Scalar.ordered(column[Int(i)], column[Int(j)])
-      column[Int(i)] = lesser
-      column[Int(j)] = greater
+      let (first, second) = (columns + Self.width * Int(i), columns + Self.width * Int(j))
+      for w in 0..<Self.width { (first[w], second[w]) = Scalar.ordered(first[w], second[w]) }
     }
   }
 }

@@ -38,38 +38,66 @@ public struct SignElection: Sendable {
     }
   }
 
-  /// The elected signs of eight elements.
+  /// The elected signs of a chunk, into row `result`.
   @inline(__always)
-  func elect<Scalar: ArithmeticScalar>(_ rows: Rows<Scalar>, _ v: Int) -> SIMD8<Scalar> {
+  func elect<Scalar: ArithmeticScalar>(_ rows: Rows<Scalar>, vectors: Int, into result: Int) {
     let models = factors.count
-    var vote = SIMD8<Scalar>.zero
+    // Two vectors at a time, so that the loop over the models is worth its branches.
     switch rule {
-    case .none: return vote
+    case .none: for v in 0..<vectors { rows.set(result, v, .zero) }
     case .mass:
-      for k in 0..<models { vote += rows.vector(k, v) }
+      for v in stride(from: 0, to: vectors, by: 2) {
+        var (low, high) = (SIMD8<Scalar>.zero, SIMD8<Scalar>.zero)
+        for k in 0..<models {
+          low += rows.vector(k, v)
+          high += rows.vector(k, v + 1)
+        }
+        decide(rows, result, v, low, high)
+      }
     case .count:
-      for k in 0..<models { vote += Scalar.signs(rows.vector(k, v)) }
+      for v in stride(from: 0, to: vectors, by: 2) {
+        var (low, high) = (SIMD8<Scalar>.zero, SIMD8<Scalar>.zero)
+        for k in 0..<models {
+          low += Scalar.signs(rows.vector(k, v))
+          high += Scalar.signs(rows.vector(k, v + 1))
+        }
+        decide(rows, result, v, low, high)
+      }
     case .normfrac:
-      var best = SIMD8<Scalar>.zero
-      for k in stride(from: models - 1, through: 0, by: -1) {
-        let e = rows.vector(k, v)
-        (vote, best) = Scalar.greater(vote, key: best, e, key: e * e * Scalar(inverseSquares[k]))
+      for v in 0..<vectors {
+        var (vote, best) = (SIMD8<Scalar>.zero, SIMD8<Scalar>.zero)
+        for k in stride(from: models - 1, through: 0, by: -1) {
+          let e = rows.vector(k, v)
+          (vote, best) = Scalar.greater(vote, key: best, e, key: e * e * Scalar(inverseSquares[k]))
+        }
+        rows.set(result, v, decided(vote))
       }
     case .normmass:
-      for k in 0..<models {
-        let e = rows.vector(k, v)
-        vote += Scalar.signs(e) * (e * e * Scalar(inverseSquares[k]))
+      for v in 0..<vectors {
+        var vote = SIMD8<Scalar>.zero
+        for k in 0..<models {
+          let e = rows.vector(k, v)
+          vote += Scalar.signs(e) * (e * e * Scalar(inverseSquares[k]))
+        }
+        rows.set(result, v, decided(vote))
       }
     }
-    return Scalar.fillingZeros(Scalar.signs(vote), with: Scalar(zeroSign))
   }
 
-  /// An agreeing element stays, any other becomes 0.
   @inline(__always)
-  func agreeing<Scalar: ArithmeticScalar>(_ e: SIMD8<Scalar>, _ sign: SIMD8<Scalar>) -> SIMD8<Scalar> {
-    if case .none = rule { return e }
-    return Scalar.agreeing(e, sign, e)
+  private func decide<Scalar: ArithmeticScalar>(
+    _ rows: Rows<Scalar>, _ result: Int, _ v: Int, _ low: SIMD8<Scalar>, _ high: SIMD8<Scalar>
+  ) {
+    rows.set(result, v, decided(low))
+    rows.set(result, v + 1, decided(high))
   }
+
+  @inline(__always)
+  private func decided<Scalar: ArithmeticScalar>(_ vote: SIMD8<Scalar>) -> SIMD8<Scalar> {
+    Scalar.fillingZeros(Scalar.signs(vote), with: Scalar(zeroSign))
+  }
+
+  var votes: Bool { if case .none = rule { false } else { true } }
 }
 
 /// What becomes of the elements that agree.
@@ -96,33 +124,55 @@ public struct DisjointMerge: Sendable {
   @inline(__always)
   func merge<Scalar: ArithmeticScalar>(_ rows: Rows<Scalar>, vectors count: Int) {
     let models = vectors.models
-    for v in 0..<count {
-      let sign = election.elect(rows, v)
-      var total = SIMD8<Scalar>.zero
-      switch rule {
-      case .sum:
-        for k in 0..<models { total += election.agreeing(rows.vector(k, v), sign) }
-      case .mean:
-        var divisor = SIMD8<Scalar>.zero
+    let result = vectors.resultRow
+    election.elect(rows, vectors: count, into: result)
+    switch (rule, election.votes) {
+    case (.sum, false):
+      for v in 0..<count {
+        var total = SIMD8<Scalar>.zero
+        for k in 0..<models { total += rows.vector(k, v) }
+        rows.set(result, v, total)
+      }
+    case (.sum, true):
+      for v in 0..<count {
+        let sign = rows.vector(result, v)
+        var total = SIMD8<Scalar>.zero
         for k in 0..<models {
           let e = rows.vector(k, v)
-          let weight = SIMD8(repeating: Scalar(weights[k]))
-          total += election.agreeing(e, sign)
-          if case .none = election.rule {
-            divisor += Scalar.agreeing(e, e, weight)
-          } else {
-            divisor += Scalar.agreeing(e, sign, weight)
-          }
+          total += Scalar.positive(e * sign, e)
         }
-        total /= Scalar.fillingZeros(divisor, with: 1)
-      case .max:
-        var best = SIMD8<Scalar>.zero
+        rows.set(result, v, total)
+      }
+    case (.mean, let votes):
+      for v in stride(from: 0, to: count, by: 2) {
+        let (first, second) = (rows.vector(result, v), rows.vector(result, v + 1))
+        var (low, high) = (SIMD8<Scalar>.zero, SIMD8<Scalar>.zero)
+        var (lowDivisor, highDivisor) = (SIMD8<Scalar>.zero, SIMD8<Scalar>.zero)
         for k in 0..<models {
-          let e = election.agreeing(rows.vector(k, v), sign)
+          let (e, f) = (rows.vector(k, v), rows.vector(k, v + 1))
+          let weight = SIMD8(repeating: Scalar(weights[k]))
+          // Times a sign of +-1, which is exact; without a vote every element that is not 0 agrees.
+          let p = votes ? e * first : Scalar.magnitudes(e, narrow: false)
+          let q = votes ? f * second : Scalar.magnitudes(f, narrow: false)
+          low += Scalar.positive(p, e)
+          high += Scalar.positive(q, f)
+          lowDivisor += Scalar.positive(p, weight)
+          highDivisor += Scalar.positive(q, weight)
+        }
+        rows.set(result, v, low / Scalar.fillingZeros(lowDivisor, with: 1))
+        rows.set(result, v + 1, high / Scalar.fillingZeros(highDivisor, with: 1))
+      }
+    case (.max, let votes):
+      for v in 0..<count {
+        let sign = rows.vector(result, v)
+        var (total, best) = (SIMD8<Scalar>.zero, SIMD8<Scalar>.zero)
+        for k in 0..<models {
+          let own = rows.vector(k, v)
+          let e = votes ? Scalar.positive(own * sign, own) : own
           (total, best) = Scalar.greater(total, key: best, e, key: Scalar.magnitudes(e, narrow: false))
         }
+        rows.set(result, v, total)
       }
-      rows.set(vectors.resultRow, v, total)
     }
   }
 
@@ -130,20 +180,22 @@ public struct DisjointMerge: Sendable {
   @inline(__always)
   func count<Scalar: ArithmeticScalar>(_ rows: Rows<Scalar>, vectors count: Int, _ sums: UnsafeMutablePointer<Double>) {
     let models = vectors.models
+    let one = SIMD8<Scalar>(repeating: 1)
     var both = SIMD8<Scalar>.zero
-    for v in 0..<count {
+    for v in stride(from: 0, to: count, by: 2) {
       var (most, least) = (SIMD8<Scalar>.zero, SIMD8<Scalar>.zero)
+      var (most2, least2) = (SIMD8<Scalar>.zero, SIMD8<Scalar>.zero)
       for k in 0..<models {
-        let e = rows.vector(k, v)
-        most = Scalar.ordered(most, e).greater
-        least = Scalar.ordered(least, e).lesser
+        let (e, f) = (rows.vector(k, v), rows.vector(k, v + 1))
+        (most, least) = (Scalar.larger(most, e), Scalar.smaller(least, e))
+        (most2, least2) = (Scalar.larger(most2, f), Scalar.smaller(least2, f))
       }
-      both += Scalar.above(most, .zero) * Scalar.above(.zero, least)
+      both += Scalar.positive(most, Scalar.positive(-least, one)) + Scalar.positive(most2, Scalar.positive(-least2, one))
     }
     sums[models] += laneSum(both)
     for k in 0..<models {
       var some = SIMD8<Scalar>.zero
-      for v in 0..<count { some += Scalar.above(Scalar.magnitudes(rows.vector(k, v), narrow: false), .zero) }
+      for v in 0..<count { some += Scalar.positive(Scalar.magnitudes(rows.vector(k, v), narrow: false), one) }
       sums[k] += laneSum(some)
     }
   }
@@ -214,7 +266,7 @@ public struct DisjointMerge: Sendable {
   ) -> Double {
     vectors.chunks(Element.self, block) { rows, offset, length, count in
       election.scale(rows, vectors: count)
-      for v in 0..<count { rows.set(vectors.resultRow, v, election.elect(rows, v)) }
+      election.elect(rows, vectors: count, into: vectors.resultRow)
       let row = rows[vectors.resultRow]
       for i in 0..<length { signs[offset + i] = Int8(row[i & ~15 | Element.position(of: i & 15)]) }
     }
@@ -226,8 +278,9 @@ public struct DisjointMerge: Sendable {
   ) -> Double {
     vectors.chunks(Element.self, block) { rows, _, _, count in
       election.scale(rows, vectors: count)
+      election.elect(rows, vectors: count, into: vectors.resultRow)
       var total = SIMD8<Element.Arithmetic>.zero
-      for v in 0..<count { total += election.elect(rows, v) }
+      for v in 0..<count { total += rows.vector(vectors.resultRow, v) }
       sum.pointee += laneSum(total)
     }
   }

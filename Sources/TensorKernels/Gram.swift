@@ -63,9 +63,7 @@ public enum Gram {
           }
         }
       }
-      pairs.pairs.withUnsafeBufferPointer { list in
-        rows.addDotProducts(list.baseAddress!, list.count, vectors: 2 * ((length + 15) / 16), sums)
-      }
+      rows.addProducts(pairs, vectors: 2 * ((length + 15) / 16), sums)
       start += length
     }
   }

@@ -116,9 +116,8 @@ extension KernelElement {
 /// Sum of the 8 lanes of a vector in binary64, by halves: a fixed order on every CPU.
 @inline(__always)
 func laneSum<Scalar: ArithmeticScalar>(_ values: SIMD8<Scalar>) -> Double {
-  let s04 = Double(values[0]) + Double(values[4])
-  let s15 = Double(values[1]) + Double(values[5])
-  let s26 = Double(values[2]) + Double(values[6])
-  let s37 = Double(values[3]) + Double(values[7])
-  return (s04 + s26) + (s15 + s37)
+  let wide = Scalar.wide(values)
+  let four = wide.lowHalf + wide.highHalf
+  let two = four.lowHalf + four.highHalf
+  return two[0] + two[1]
 }

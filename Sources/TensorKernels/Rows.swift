@@ -40,76 +40,124 @@ struct Rows<Scalar: ArithmeticScalar> {
     }
   }
 
-  /// Add the dot products of `pairs` of rows over `vectors` vectors (a multiple of 2) to `sums`, four pairs at a time.
+  /// Add the dot products of `pairs` of rows over `vectors` vectors (a multiple of 2) to `sums`.
   ///
-  /// Each product sum has 16 lanes, added up by `laneSum` in binary64; a pair's result does not depend on its neighbours.
+  /// Each product has 16 lanes, the even and the odd vectors, added up by `laneSum` in binary64; a pair's result does not depend on
+  /// its neighbours. Four rows with themselves, or four with two others, are taken at a time, as many sums as there are registers
+  /// for, and the even and the odd vectors in turn; a row that is not there is replaced by the last one.
   @inline(__always)
-  func addDotProducts(
-    _ pairs: UnsafePointer<(Int32, Int32)>, _ pairCount: Int, vectors: Int, _ sums: UnsafeMutablePointer<Double>
-  ) {
-    var p = 0
-    while p < pairCount {
-      let last = pairCount - 1
-      let (q1, q2, q3) = (min(p + 1, last), min(p + 2, last), min(p + 3, last))
-      let (a0, b0) = (Int(pairs[p].0), Int(pairs[p].1))
-      let (a1, b1) = (Int(pairs[q1].0), Int(pairs[q1].1))
-      let (a2, b2) = (Int(pairs[q2].0), Int(pairs[q2].1))
-      let (a3, b3) = (Int(pairs[q3].0), Int(pairs[q3].1))
-      var s0 = SIMD8<Scalar>.zero, t0 = SIMD8<Scalar>.zero
-      var s1 = SIMD8<Scalar>.zero, t1 = SIMD8<Scalar>.zero
-      var s2 = SIMD8<Scalar>.zero, t2 = SIMD8<Scalar>.zero
-      var s3 = SIMD8<Scalar>.zero, t3 = SIMD8<Scalar>.zero
-      for v in stride(from: 0, to: vectors, by: 2) {
-        s0.addProduct(vector(a0, v), vector(b0, v))
-        t0.addProduct(vector(a0, v + 1), vector(b0, v + 1))
-        s1.addProduct(vector(a1, v), vector(b1, v))
-        t1.addProduct(vector(a1, v + 1), vector(b1, v + 1))
-        s2.addProduct(vector(a2, v), vector(b2, v))
-        t2.addProduct(vector(a2, v + 1), vector(b2, v + 1))
-        s3.addProduct(vector(a3, v), vector(b3, v))
-        t3.addProduct(vector(a3, v + 1), vector(b3, v + 1))
-      }
-      sums[p] += laneSum(s0) + laneSum(t0)
-      if p + 1 < pairCount { sums[p + 1] += laneSum(s1) + laneSum(t1) }
-      if p + 2 < pairCount { sums[p + 2] += laneSum(s2) + laneSum(t2) }
-      if p + 3 < pairCount { sums[p + 3] += laneSum(s3) + laneSum(t3) }
-      p += 4
+  func addProducts(_ pairs: RowPairs, vectors: Int, _ sums: UnsafeMutablePointer<Double>) {
+    let count = pairs.rows
+    if pairs.isDiagonal {
+      for i in 0..<count { sums[i] += square(i, 0, vectors) + square(i, 1, vectors) }
+      return
     }
+    withUnsafeTemporaryAllocation(of: Double.self, capacity: 32) { parts in
+      let parts = parts.baseAddress!
+      for i in stride(from: 0, to: count, by: 4) {
+        triangle(i, count, 0, vectors, parts)
+        triangle(i, count, 1, vectors, parts + 16)
+        for a in i..<min(i + 4, count) {
+          for b in a..<min(i + 4, count) {
+            sums[pairs.index(a, b)] += parts[4 * (a - i) + b - i] + parts[16 + 4 * (a - i) + b - i]
+          }
+        }
+        for j in stride(from: i + 4, to: count, by: 2) {
+          rectangle(i, j, count, 0, vectors, parts)
+          rectangle(i, j, count, 1, vectors, parts + 16)
+          for a in i..<i + 4 {
+            for b in j..<min(j + 2, count) {
+              sums[pairs.index(a, b)] += parts[2 * (a - i) + b - j] + parts[16 + 2 * (a - i) + b - j]
+            }
+          }
+        }
+      }
+    }
+  }
+
+  @inline(__always)
+  private func square(_ row: Int, _ first: Int, _ vectors: Int) -> Double {
+    var sum = SIMD8<Scalar>.zero
+    for v in stride(from: first, to: vectors, by: 2) {
+      let a = vector(row, v)
+      sum.addProduct(a, a)
+    }
+    return laneSum(sum)
+  }
+
+  /// Products of rows i to i + 3 with one another over every second vector: (a, b) at 4 a + b.
+  @inline(__always)
+  private func triangle(_ i: Int, _ count: Int, _ first: Int, _ vectors: Int, _ parts: UnsafeMutablePointer<Double>) {
+    let last = count - 1
+    let (r1, r2, r3) = (min(i + 1, last), min(i + 2, last), min(i + 3, last))
+    var (s00, s01, s02, s03) = (SIMD8<Scalar>.zero, SIMD8<Scalar>.zero, SIMD8<Scalar>.zero, SIMD8<Scalar>.zero)
+    var (s11, s12, s13) = (SIMD8<Scalar>.zero, SIMD8<Scalar>.zero, SIMD8<Scalar>.zero)
+    var (s22, s23, s33) = (SIMD8<Scalar>.zero, SIMD8<Scalar>.zero, SIMD8<Scalar>.zero)
+    for v in stride(from: first, to: vectors, by: 2) {
+      let (a, b, c, d) = (vector(i, v), vector(r1, v), vector(r2, v), vector(r3, v))
+      s00.addProduct(a, a)
+      s01.addProduct(a, b)
+      s02.addProduct(a, c)
+      s03.addProduct(a, d)
+      s11.addProduct(b, b)
+      s12.addProduct(b, c)
+      s13.addProduct(b, d)
+      s22.addProduct(c, c)
+      s23.addProduct(c, d)
+      s33.addProduct(d, d)
+    }
+    (parts[0], parts[1], parts[2], parts[3]) = (laneSum(s00), laneSum(s01), laneSum(s02), laneSum(s03))
+    (parts[5], parts[6], parts[7]) = (laneSum(s11), laneSum(s12), laneSum(s13))
+    (parts[10], parts[11], parts[15]) = (laneSum(s22), laneSum(s23), laneSum(s33))
+  }
+
+  /// Products of rows i to i + 3, which are all there, with rows j and j + 1: (a, b) at 2 a + b.
+  @inline(__always)
+  private func rectangle(
+    _ i: Int, _ j: Int, _ count: Int, _ first: Int, _ vectors: Int, _ parts: UnsafeMutablePointer<Double>
+  ) {
+    let next = min(j + 1, count - 1)
+    var (s0, s1, s2, s3) = (SIMD8<Scalar>.zero, SIMD8<Scalar>.zero, SIMD8<Scalar>.zero, SIMD8<Scalar>.zero)
+    var (t0, t1, t2, t3) = (SIMD8<Scalar>.zero, SIMD8<Scalar>.zero, SIMD8<Scalar>.zero, SIMD8<Scalar>.zero)
+    for v in stride(from: first, to: vectors, by: 2) {
+      let (x, y) = (vector(j, v), vector(next, v))
+      let (a, b, c, d) = (vector(i, v), vector(i + 1, v), vector(i + 2, v), vector(i + 3, v))
+      s0.addProduct(a, x)
+      t0.addProduct(a, y)
+      s1.addProduct(b, x)
+      t1.addProduct(b, y)
+      s2.addProduct(c, x)
+      t2.addProduct(c, y)
+      s3.addProduct(d, x)
+      t3.addProduct(d, y)
+    }
+    (parts[0], parts[1], parts[2], parts[3]) = (laneSum(s0), laneSum(t0), laneSum(s1), laneSum(t1))
+    (parts[4], parts[5], parts[6], parts[7]) = (laneSum(s2), laneSum(t2), laneSum(s3), laneSum(t3))
   }
 }
 
 /// The pairs (i, j), i <= j, of `rows` rows, in the order in which triangles are stored: (0,0), (0,1) ... (1,1) ...
-///
-/// Made once per merge, not per block.
-public struct RowPairs {
-  let pairs: [(Int32, Int32)]
+public struct RowPairs: Sendable {
   public let rows: Int
+  let isDiagonal: Bool
 
   /// All pairs of `rows` rows.
-  public init(rows: Int) {
-    self.rows = rows
-    var pairs: [(Int32, Int32)] = []
-    pairs.reserveCapacity(rows * (rows + 1) / 2)
-    for i in 0..<Int32(rows) { for j in i..<Int32(rows) { pairs.append((i, j)) } }
-    self.pairs = pairs
-  }
+  public init(rows: Int) { (self.rows, isDiagonal) = (rows, false) }
 
   /// Only the diagonal: squared norms.
-  public init(diagonal rows: Int) {
-    self.rows = rows
-    pairs = (0..<Int32(rows)).map { ($0, $0) }
-  }
+  public init(diagonal rows: Int) { (self.rows, isDiagonal) = (rows, true) }
 
-  public var count: Int { pairs.count }
+  public var count: Int { isDiagonal ? rows : rows * (rows + 1) / 2 }
+
+  /// Where pair (i, j) stands among all.
+  @inline(__always)
+  func index(_ i: Int, _ j: Int) -> Int { i * rows - i * (i - 1) / 2 + j - i }
 }
 
 extension RowPairs {
   /// Where the squares of `rows` rows stand among the pairs of `init(rows:)`.
   public static func diagonal(rows: Int) -> [Int] {
-    var index = 0
-    return (0..<rows).map { row in
-      defer { index += rows - row }
-      return index
-    }
+    let pairs = RowPairs(rows: rows)
+    return (0..<rows).map { pairs.index($0, $0) }
   }
 }

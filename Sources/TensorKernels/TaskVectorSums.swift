@@ -54,9 +54,15 @@ public struct AgreeingVectors: Sendable {
   @inline(__always)
   func select<Scalar: ArithmeticScalar>(_ rows: Rows<Scalar>, vectors count: Int) {
     election.scale(rows, vectors: count)
-    for v in 0..<count {
-      let sign = election.elect(rows, v)
-      for k in 0..<vectors.models { rows.set(k, v, election.agreeing(rows.vector(k, v), sign)) }
+    guard election.votes else { return }
+    let result = vectors.resultRow
+    election.elect(rows, vectors: count, into: result)
+    for k in 0..<vectors.models {
+      for v in 0..<count {
+        let e = rows.vector(k, v)
+        // Times a sign of +-1, which is exact.
+        rows.set(k, v, Scalar.positive(e * rows.vector(result, v), e))
+      }
     }
   }
 
@@ -79,9 +85,7 @@ public struct AgreeingVectors: Sendable {
   ) -> Double {
     vectors.chunks(Element.self, block) { rows, _, _, count in
       select(rows, vectors: count)
-      pairs.pairs.withUnsafeBufferPointer { list in
-        rows.addDotProducts(list.baseAddress!, list.count, vectors: count, sums)
-      }
+      rows.addProducts(pairs, vectors: count, sums)
     }
   }
 

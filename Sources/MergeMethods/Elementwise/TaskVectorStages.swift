@@ -13,10 +13,10 @@ import TensorKernels
 final class TaskVectorStages {
   let settings: TaskVectorSettings
   let tensor: TensorContext
-  private(set) var vectors: TaskVectors
+  var vectors: TaskVectors
   private(set) var election: SignElection
   /// What was decided, for the report.
-  private(set) var entries: [JSON.Member] = []
+  var entries: [JSON.Member] = []
   private var rescales: [Double]
   private var shared: GroupThresholds?
 
@@ -38,8 +38,10 @@ final class TaskVectorStages {
   static func scratchBytes(_ settings: TaskVectorSettings, _ tensor: TensorContext) -> Int {
     var bytes = 0
     if settings.trims {
-      bytes += 3 * ThresholdSearch.bytes(models: settings.models)
-      bytes += settings.models * (tensor.count / TaskVectors.cell + 1) * 8
+      bytes +=
+        settings.scope == .model
+        ? 3 * ThresholdSearch.bytes(models: settings.models) + settings.models * (tensor.count / TaskVectors.cell + 1) * 8
+        : BracketSearch.bytes(models: settings.models, elements: tensor.count)
     }
     if settings.drop == .della { bytes += settings.models * (4 << 16 * 8) }
     return bytes
@@ -161,8 +163,12 @@ final class TaskVectorStages {
 
   private func trim(_ next: @escaping () throws(Failure) -> Step) throws(Failure) -> Step {
     guard settings.trims else { return try next() }
-    let search = shared?.search ?? ThresholdSearch(models: settings.models, narrow: vectors.narrow)
-    return histogram(search, level: 0, pool: CounterPool(count: search.counters), next)
+    guard let shared else {
+      let search = BracketSearch(
+        self, targets: (0..<settings.models).map { settings.target($0, elements: tensor.count) })
+      return try search.begin { () throws(Failure) in try self.ties(search.found, search.cells, search.isCounted, next) }
+    }
+    return histogram(shared.search, level: 0, pool: CounterPool(count: shared.search.counters), next)
   }
 
   private func histogram(
@@ -174,18 +180,21 @@ final class TaskVectorStages {
       sums[0] += Double(block.count)
       return pool.use { vectors.addHistogram(block, levels, into: $0) }
     } next: { (sums) throws(Failure) in
-      if self.shared == nil { pool.drain { search.add($0) } }
       let elements = Int(sums.first ?? 0)
       search.settle(level) { (0..<self.settings.models).map { self.settings.target($0, elements: elements) } }
       if level + 1 < search.levels { return self.histogram(search, level: level + 1, pool: pool, next) }
-      return try self.ties(search.found, next)
+      let cells = TieCells(models: search.models, elements: self.tensor.count)
+      return try self.ties(search.found, cells, search.found.map { _ in false }, next)
     }
-    if shared != nil { sweep.beforePooling = { pool.drain { search.add($0) } } }
+    sweep.beforePooling = { pool.drain { search.add($0) } }
     return .sweep(sweep)
   }
 
   /// Set the cuts; where only some of the ties stay, find out which.
-  private func ties(_ found: [FoundThreshold?], _ next: @escaping () throws(Failure) -> Step) throws(Failure) -> Step {
+  /// - Parameter isCounted: for which models `cells` already holds the elements equal to the threshold.
+  private func ties(
+    _ found: [FoundThreshold?], _ cells: TieCells, _ isCounted: [Bool], _ next: @escaping () throws(Failure) -> Step
+  ) throws(Failure) -> Step {
     entries.append(
       .init(key: "thresholds", value: .array(found.map { found in found.map { .double($0.value) } ?? .null })))
     var open: [Double?] = found.map { _ in nil }
@@ -196,11 +205,12 @@ final class TaskVectorStages {
       vectors.filters[k].cut = .below(threshold: threshold.value, tiesBefore: threshold.keptTies > 0 ? .max : 0)
     }
     guard open.contains(where: { $0 != nil }) else { return try next() }
+    let uncounted = zip(open, isCounted).map { $1 ? nil : $0 }
+    guard uncounted.contains(where: { $0 != nil }) else { return try place(found, open, cells, next) }
     // The cut is not in force while its ties are counted.
     let whole = uncut(open)
-    let cells = TieCells(models: settings.models, elements: tensor.count)
     var sweep = sweep(sums: 0, pools: true) { _, block, _, _ in
-      whole.addTies(block, open, into: cells.counts, cells: cells.cells)
+      whole.addTies(block, uncounted, into: cells.counts, cells: cells.cells)
       return 0
     } next: { (_) throws(Failure) in
       try self.place(found, open, cells, next)

@@ -1,0 +1,134 @@
+import Platform
+import TensorKernels
+
+// Exact trimming thresholds of one tensor: a sample of its magnitudes brackets each of them, and sweeps count what is above and
+// inside until a bracket is one magnitude (MagnitudeBrackets.swift). One sweep is the rule for differences of 16-bit models, two for
+// binary32; a tensor that the sample covers needs none beside it.
+// Memory: K * 32768 * 8 bytes of sample for K <= 16 models, K * 32 KB of counters per worker.
+
+final class BracketSearch {
+  private struct Search {
+    var target: ThresholdTarget
+    var low: UInt64 = 0
+    var high: UInt64
+  }
+
+  /// Per model what was found; nil: nothing was wanted.
+  private(set) var found: [FoundThreshold?]
+  /// For which models `cells` holds the elements equal to the threshold.
+  private(set) var isCounted: [Bool]
+  let cells: TieCells
+
+  private let stages: TaskVectorStages
+  private let elements: Int
+  private let narrow: Bool
+  private var searches: [Search?]
+
+  /// - Parameter targets: per model; nil: nothing is wanted.
+  init(_ stages: TaskVectorStages, targets: [ThresholdTarget?]) {
+    self.stages = stages
+    elements = stages.tensor.count
+    narrow = stages.vectors.narrow
+    let largest: UInt64 = narrow ? 0x7FFF_FFFF : 0x7FFF_FFFF_FFFF_FFFF
+    searches = targets.map { $0.map { Search(target: $0, high: largest) } }
+    found = targets.map { _ in nil }
+    isCounted = targets.map { _ in false }
+    cells = TieCells(models: targets.count, elements: elements)
+  }
+
+  /// Bytes that one tensor's search needs with two workers' counters.
+  static func bytes(models: Int, elements: Int) -> Int {
+    MagnitudeSample.bytes(models: models, elements: elements) + models * (2 * 4098 + elements / TaskVectors.cell + 1) * 8
+  }
+
+  func begin(_ next: @escaping () throws(Failure) -> Step) throws(Failure) -> Step {
+    guard searches.contains(where: { $0 != nil }) else { return try next() }
+    let sample = MagnitudeSample(models: searches.count, elements: elements)
+    var sweep = stages.sweep(sums: 0) { vectors, block, _, _ in
+      vectors.addSample(block, to: sample)
+    } next: { (_) throws(Failure) in
+      self.aim(sample)
+      return try self.count(next)
+    }
+    sweep.ranges = sample.ranges
+    return .sweep(sweep)
+  }
+
+  /// From the sample's order statistics to brackets, five standard deviations wide on both sides.
+  private func aim(_ sample: MagnitudeSample) {
+    for (k, search) in searches.enumerated() {
+      guard var search else { continue }
+      let rank = search.target.rank
+      if sample.isWhole {
+        let known = sample.largest(rank, model: k, narrow: narrow)
+        conclude(k, known.pattern, above: known.above, equal: known.equal)
+        continue
+      }
+      let share = Double(rank) / Double(elements)
+      let size = Double(sample.count)
+      let spread = 5 * (size * share * (1 - share)).squareRoot() + 8
+      let (first, last) = (Int(share * size - spread), Int(share * size + spread) + 1)
+      if first >= 1 { search.high = sample.largest(first, model: k, narrow: narrow).pattern }
+      if last <= sample.count { search.low = sample.largest(last, model: k, narrow: narrow).pattern }
+      searches[k] = search
+    }
+  }
+
+  private func count(_ next: @escaping () throws(Failure) -> Step) throws(Failure) -> Step {
+    guard searches.contains(where: { $0 != nil }) else { return try next() }
+    var counters = 0
+    var brackets: [MagnitudeBracket?] = []
+    for search in searches {
+      let bracket = search.map { MagnitudeBracket(low: $0.low, high: $0.high, offset: counters) }
+      counters += bracket?.counters ?? 0
+      brackets.append(bracket)
+    }
+    let pool = CounterPool(count: counters)
+    let cells = self.cells
+    return .sweep(
+      stages.sweep(sums: 0) { vectors, block, _, _ in
+        pool.use {
+          vectors.addCounts(block, brackets, into: $0, cells: cells.counts, cellCount: cells.cells)
+        }
+      } next: { (_) throws(Failure) in
+        var counts = [Int](repeating: 0, count: counters)
+        pool.drain { page in for i in counts.indices { counts[i] += Int(page[i]) } }
+        for (k, bracket) in brackets.enumerated() { if let bracket { self.narrowDown(k, bracket, counts) } }
+        return try self.count(next)
+      })
+  }
+
+  /// Go on in the bin that holds the wanted magnitude, or beside the bracket if it is not there.
+  private func narrowDown(_ model: Int, _ bracket: MagnitudeBracket, _ counts: [Int]) {
+    guard var search = searches[model] else { return }
+    let rank = search.target.rank
+    let inside = counts[(bracket.offset + 1)..<(bracket.offset + bracket.counters)]
+    var above = counts[bracket.offset]
+    if above >= rank {
+      (search.low, search.high) = (bracket.high + 1, narrow ? 0x7FFF_FFFF : 0x7FFF_FFFF_FFFF_FFFF)
+    } else if above + inside.reduce(0, +) < rank {
+      (search.low, search.high) = (0, bracket.low - 1)
+    } else {
+      var bin = inside.endIndex - 1
+      while above + counts[bin] < rank {
+        above += counts[bin]
+        bin -= 1
+      }
+      let shift = UInt64(bracket.shift)
+      let low = bracket.low + UInt64(bin - inside.startIndex) << shift
+      if shift == 0 {
+        isCounted[model] = bracket.bins == 1
+        return conclude(model, low, above: above, equal: counts[bin])
+      }
+      (search.low, search.high) = (low, min(bracket.high, low + 1 << shift - 1))
+    }
+    searches[model] = search
+  }
+
+  private func conclude(_ model: Int, _ pattern: UInt64, above: Int, equal: Int) {
+    guard let target = searches[model]?.target else { return }
+    let value = narrow ? Double(Float(bitPattern: UInt32(pattern))) : Double(bitPattern: pattern)
+    found[model] = FoundThreshold(value: value, above: above, equal: equal, target: target)
+    searches[model] = nil
+  }
+}

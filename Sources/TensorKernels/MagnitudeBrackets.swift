@@ -1,0 +1,211 @@
+// Exact order statistics of |d_i| in about one sweep: a sample says between which two magnitudes the wanted one must lie, and a
+// sweep counts what is above and inside. Right whatever the sample says; a bad one only costs another sweep.
+//
+//   above_i += [pattern > high_i],   inside_i[(pattern - low_i) >> shift_i] += 1 where low_i <= pattern <= high_i
+//
+// Patterns are the bits of a magnitude, which order non-negative floats. Where low = high, which is usual for differences of
+// 16-bit models, nothing is scattered: the count of equals is what is neither above nor below.
+// Shapes, types and NaN rule: TaskVectors.swift. Counts are whole numbers, so the order of work does not matter.
+// Traffic: (K + 1) * size bytes per element.
+
+/// Between which patterns one model's threshold is looked for.
+public struct MagnitudeBracket: Sendable {
+  public var low: UInt64
+  public var high: UInt64
+  /// The model's place among the counters: first those above `high`, then the bins.
+  public var offset: Int
+
+  /// At most this many bins.
+  static let binBits = 12
+
+  public init(low: UInt64, high: UInt64, offset: Int) {
+    self.low = low
+    self.high = high
+    self.offset = offset
+  }
+
+  /// Patterns of a bin, as a power of two.
+  public var shift: Int { max(0, 64 - (high - low).leadingZeroBitCount - Self.binBits) }
+  public var bins: Int { Int((high - low) >> UInt64(shift)) + 1 }
+  public var counters: Int { bins + 1 }
+  var isSingle: Bool { low == high }
+}
+
+/// Magnitudes of all elements of a tensor, or of a part that is spread evenly over it.
+public final class MagnitudeSample: @unchecked Sendable {
+  // @unchecked: each place is written by the worker that has its stretch, and read when all are done.
+  private static let piece = KernelGeometry.chunk
+
+  let models: Int
+  let spacing: Int
+  /// The stretches to look at; nil: the whole tensor.
+  public let ranges: [Range<Int>]?
+  /// Elements looked at, per model.
+  public let count: Int
+  private let room: Int
+  private let patterns: UnsafeMutablePointer<UInt64>
+
+  /// - Parameter elements: of the tensor.
+  public init(models: Int, elements: Int) {
+    self.models = models
+    let pieces = Self.pieces(models: models)
+    if elements <= pieces * Self.piece {
+      (spacing, ranges, count) = (max(1, elements), nil, elements)
+    } else {
+      let spacing = elements / pieces / Self.piece * Self.piece
+      self.spacing = spacing
+      ranges = (0..<pieces).map { $0 * spacing..<$0 * spacing + Self.piece }
+      count = pieces * Self.piece
+    }
+    room = count
+    patterns = .allocate(capacity: max(1, (models + 1) * room))
+  }
+
+  deinit { patterns.deallocate() }
+
+  private static func pieces(models: Int) -> Int { models <= 16 ? 32 : 8 }
+
+  public static func bytes(models: Int, elements: Int) -> Int { (models + 1) * min(elements, pieces(models: models) * piece) * 8 }
+
+  public var isWhole: Bool { ranges == nil }
+
+  /// Where the pattern of an element goes.
+  func place(_ model: Int, _ element: Int) -> UnsafeMutablePointer<UInt64> {
+    let inPiece = isWhole ? element : element / spacing * Self.piece + element % spacing
+    return patterns + model * room + inPiece
+  }
+
+  /// The `rank`-th largest pattern of a model (from 1), how many are above it and how many equal to it.
+  ///
+  /// Digits of 11 bits from the top; after each, only what shares the digits so far is looked at.
+  public func largest(_ rank: Int, model: Int, narrow: Bool) -> (pattern: UInt64, above: Int, equal: Int) {
+    let scratch = patterns + models * room
+    var source = patterns + model * room
+    var (left, shift, above, prefix) = (count, narrow ? 31 : 63, 0, UInt64(0))
+    withUnsafeTemporaryAllocation(of: Int32.self, capacity: 2048) { bins in
+      while shift > 0 {
+        let width = min(11, shift)
+        shift -= width
+        let mask = UInt64(1) << UInt64(width) - 1
+        bins.update(repeating: 0)
+        for i in 0..<left { bins[Int(source[i] >> UInt64(shift) & mask)] += 1 }
+        var bin = Int(mask)
+        while bin > 0, above + Int(bins[bin]) < rank {
+          above += Int(bins[bin])
+          bin -= 1
+        }
+        var kept = 0
+        for i in 0..<left {
+          let pattern = source[i]
+          scratch[kept] = pattern
+          if Int(pattern >> UInt64(shift) & mask) == bin { kept += 1 }
+        }
+        (source, left, prefix) = (scratch, kept, prefix << UInt64(width) | UInt64(bin))
+      }
+    }
+    return (prefix, above, left)
+  }
+}
+
+extension TaskVectors {
+  /// Take a block's magnitudes into a sample.
+  /// - Returns: 0, or NaN if an input is not finite.
+  @inline(never)
+  public func addSample(_ block: TaskVectorBlock, to sample: MagnitudeSample) -> Double {
+    switch block.inputs.dtype {
+    case .bf16: take(BF16Element.self, block, sample)
+    case .f16: take(F16Element.self, block, sample)
+    case .f32: take(F32Element.self, block, sample)
+    case .f64: take(F64Element.self, block, sample)
+    default: preconditionFailure("magnitude sample has no kernel for \(block.inputs.dtype)")
+    }
+  }
+
+  @inline(__always)
+  private func take<Element: KernelElement>(_: Element.Type, _ block: TaskVectorBlock, _ sample: MagnitudeSample) -> Double {
+    let narrow = self.narrow
+    return chunks(Element.self, block) { rows, offset, length, _ in
+      let whole = length & ~15
+      for k in 0..<models {
+        let row = rows[k]
+        let place = sample.place(k, block.start + offset)
+        // In whichever order the row holds them: a sample has none.
+        for i in 0..<whole { place[i] = Element.Arithmetic.pattern(row[i], narrow: narrow) }
+        for i in whole..<length {
+          place[i] = Element.Arithmetic.pattern(row[whole + Element.position(of: i & 15)], narrow: narrow)
+        }
+      }
+    }
+  }
+
+  /// Count the magnitudes of a block against the brackets. The block starts at a multiple of a chunk.
+  /// - Parameters:
+  ///   - brackets: per model; nil: it is not counted.
+  ///   - counts: each bracket's counters from its `offset` on.
+  ///   - cells: model i's elements equal to a bracket of one pattern, per cell, from `i * cellCount` on.
+  /// - Returns: 0, or NaN if an input is not finite.
+  @inline(never)
+  public func addCounts(
+    _ block: TaskVectorBlock, _ brackets: [MagnitudeBracket?], into counts: UnsafeMutablePointer<UInt64>,
+    cells: UnsafeMutablePointer<Int>, cellCount: Int
+  ) -> Double {
+    switch block.inputs.dtype {
+    case .bf16: count(BF16Element.self, block, brackets, counts, cells, cellCount)
+    case .f16: count(F16Element.self, block, brackets, counts, cells, cellCount)
+    case .f32: count(F32Element.self, block, brackets, counts, cells, cellCount)
+    case .f64: count(F64Element.self, block, brackets, counts, cells, cellCount)
+    default: preconditionFailure("magnitude count has no kernel for \(block.inputs.dtype)")
+    }
+  }
+
+  @inline(__always)
+  private func count<Element: KernelElement>(
+    _: Element.Type, _ block: TaskVectorBlock, _ brackets: [MagnitudeBracket?], _ counts: UnsafeMutablePointer<UInt64>,
+    _ cells: UnsafeMutablePointer<Int>, _ cellCount: Int
+  ) -> Double {
+    typealias Scalar = Element.Arithmetic
+    let narrow = self.narrow
+    return chunks(Element.self, block) { rows, offset, length, vectors in
+      for (k, bracket) in brackets.enumerated() {
+        guard let bracket else { continue }
+        let counters = counts + bracket.offset
+        let least = SIMD8<Scalar>(repeating: Scalar.value(pattern: bracket.low, narrow: narrow))
+        let most = SIMD8<Scalar>(repeating: Scalar.value(pattern: bracket.high, narrow: narrow))
+        // The padding of the last 16 is 0.
+        let padding = bracket.low == 0 ? 8 * vectors - length : 0
+        var above = SIMD8<Scalar>.zero
+        if bracket.isSingle {
+          var below = SIMD8<Scalar>.zero
+          for v in 0..<vectors {
+            let rank = Scalar.magnitudes(rows.vector(k, v), narrow: narrow)
+            above += Scalar.above(rank, most)
+            below += Scalar.above(least, rank)
+          }
+          let equal = 8 * vectors - Int(laneSum(above)) - Int(laneSum(below)) - padding
+          counters[1] += UInt64(equal)
+          cells[k * cellCount + (block.start + offset) / Self.cell] += equal
+        } else {
+          let row = rows[k]
+          for v in stride(from: 0, to: vectors, by: 2) {
+            var (over, apart) = (SIMD8<Scalar>.zero, SIMD8<Scalar>.zero)
+            for w in v..<v + 2 {
+              let rank = Scalar.magnitudes(rows.vector(k, w), narrow: narrow)
+              over += Scalar.above(rank, most)
+              apart += Scalar.above(least, rank)
+            }
+            above += over
+            if (over + apart).sum() == 16 { continue }
+            for i in 8 * v..<8 * v + 16 {
+              let pattern = Scalar.pattern(row[i], narrow: narrow)
+              if pattern >= bracket.low, pattern <= bracket.high {
+                counters[1 + Int((pattern - bracket.low) >> UInt64(bracket.shift))] += 1
+              }
+            }
+          }
+          counters[1] -= UInt64(padding)
+        }
+        counters[0] += UInt64(laneSum(above))
+      }
+    }
+  }
+}
