@@ -13,10 +13,10 @@ import TensorKernels
 final class TaskVectorStages {
   let settings: TaskVectorSettings
   let tensor: TensorContext
-  private(set) var vectors: TaskVectors
+  var vectors: TaskVectors
   private(set) var election: SignElection
   /// What was decided, for the report.
-  private(set) var entries: [JSON.Member] = []
+  var entries: [JSON.Member] = []
   private var rescales: [Double]
   private var shared: GroupThresholds?
 
@@ -38,8 +38,9 @@ final class TaskVectorStages {
   static func scratchBytes(_ settings: TaskVectorSettings, _ tensor: TensorContext) -> Int {
     var bytes = 0
     if settings.trims {
-      bytes += 3 * ThresholdSearch.bytes(models: settings.models)
-      bytes += settings.models * (tensor.count / TaskVectors.cell + 1) * 8
+      let cuts = settings.gamma == nil ? 1 : 2
+      bytes += 3 * ThresholdSearch.bytes(models: cuts * settings.models)
+      bytes += cuts * settings.models * (tensor.count / TaskVectors.cell + 1) * 8
     }
     if settings.drop == .della { bytes += settings.models * (4 << 16 * 8) }
     return bytes
@@ -161,6 +162,7 @@ final class TaskVectorStages {
 
   private func trim(_ next: @escaping () throws(Failure) -> Step) throws(Failure) -> Step {
     guard settings.trims else { return try next() }
+    if settings.gamma != nil { return OutlierSearch(self).begin(next) }
     let search = shared?.search ?? ThresholdSearch(models: settings.models, narrow: vectors.narrow)
     return histogram(search, level: 0, pool: CounterPool(count: search.counters), next)
   }
