@@ -53,8 +53,9 @@ public struct NearSwap: Sendable {
           }
         }
       }
-      // The padding of the last 16 is 0 in both, and near.
-      swapped += Double(length) - laneSum(far)
+      // The padding of the last 16 is 0 in both; it is near, unless the floor makes it far.
+      let padding = floor > limit ? (length + 15) / 16 * 16 - length : 0
+      swapped += Double(length + padding) - laneSum(far)
       start += length
     }
     return swapped

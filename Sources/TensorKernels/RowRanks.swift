@@ -9,19 +9,32 @@
 // Cost: a radix sort of the row's bit patterns, four passes (eight in binary64) of about 10 instructions per element.
 
 public struct RowRanks: Sendable {
-  /// One row of keys and places, and room to sort them.
+  /// Room for the patterns and words of a block and for the keys of a row.
   public final class Scratch {
-    fileprivate var keys: [UInt64] = []
-    fileprivate var places: [Int32] = []
-    fileprivate var otherKeys: [UInt64] = []
-    fileprivate var otherPlaces: [Int32] = []
-    fileprivate var words: [UInt32] = []
-    fileprivate var patterns: [UInt64] = []
+    fileprivate let patterns: UnsafeMutablePointer<UInt64>
+    fileprivate let words: UnsafeMutablePointer<UInt32>
+    /// Two rows each, to sort from one into the other.
+    fileprivate let keys: UnsafeMutablePointer<UInt64>
+    fileprivate let places: UnsafeMutablePointer<Int32>
 
-    public init() {}
+    /// - Parameters:
+    ///   - block: elements of the largest block.
+    ///   - row: elements of a row.
+    public init(block: Int, row: Int) {
+      patterns = .allocate(capacity: block)
+      words = .allocate(capacity: block + 64)
+      keys = .allocate(capacity: 2 * row)
+      places = .allocate(capacity: 2 * row)
+    }
 
-    /// Bytes for blocks of `block` elements and rows of `row`.
-    public static func bytes(block: Int, row: Int) -> Int { block * 12 + row * 24 }
+    deinit {
+      patterns.deallocate()
+      words.deallocate()
+      keys.deallocate()
+      places.deallocate()
+    }
+
+    public static func bytes(block: Int, row: Int) -> Int { block * 12 + row * 24 + 256 }
   }
 
   /// p.
@@ -55,28 +68,21 @@ public struct RowRanks: Sendable {
     case .f64: patterns(F64Element.self, inputs, model, count, scratch)
     default: preconditionFailure("row ranks have no kernel for \(inputs.dtype)")
     }
-    fillWords(scratch, start, count)
     let shift = start % 4
+    stream.fill(scratch.words, start: start - shift, count: count + shift)
+    let words = scratch.words + shift
     for slab in stride(from: 0, to: count, by: length * step) {
       for offset in 0..<step {
         let first = slab + offset
-        sort(scratch, first: first, length: length, step: step)
+        let places = sort(scratch, first: first, length: length, step: step)
         for rank in 0..<length {
           let share = length > 1 ? 2 * Double(rank) / Double(length - 1) - 1 : 0
-          let limit = RandomStream.limit(keeping: min(max(probability + slope * share, 0), 1))
-          let element = first + Int(scratch.places[rank]) * step
-          mask[element] = limit.map { scratch.words[shift + element] < $0 ? 1 : 0 } ?? 1
+          let chance = min(max(probability + slope * share, 0), 1)
+          let element = first + Int(places[rank]) * step
+          // As RandomStream.limit(keeping:) has it, where 2^32 keeps every word.
+          mask[element] = UInt64(words[element]) < UInt64(chance * 0x1p32 + 0.5) ? 1 : 0
         }
       }
-    }
-  }
-
-  private func fillWords(_ scratch: Scratch, _ start: Int, _ count: Int) {
-    let shift = start % 4
-    let room = (count + shift + 31) / 32 * 32
-    if scratch.words.count < room { scratch.words = [UInt32](repeating: 0, count: room) }
-    scratch.words.withUnsafeMutableBufferPointer {
-      stream.fill($0.baseAddress!, start: start - shift, count: count + shift)
     }
   }
 
@@ -84,49 +90,46 @@ public struct RowRanks: Sendable {
   private func patterns<Element: KernelElement>(
     _: Element.Type, _ inputs: KernelInputs, _ model: Int, _ count: Int, _ scratch: Scratch
   ) {
-    if scratch.patterns.count < count { scratch.patterns = [UInt64](repeating: 0, count: count) }
-    scratch.patterns.withUnsafeMutableBufferPointer { patterns in
-      Rows<Element.Arithmetic>.tiles(Element.self, inputs, from: 0, count: count) { tile, table, byte in
-        let (base, lanes) = (Element.load(table[0], byte), Element.load(table[model], byte))
-        let (low, high) = (lanes.low - base.low, lanes.high - base.high)
-        for i in 0..<min(16, count - tile * 16) {
-          let position = Element.position(of: i)
-          let value = position < 8 ? low[position] : high[position - 8]
-          patterns[tile * 16 + i] = Element.Arithmetic.pattern(value, narrow: narrow)
-        }
+    let patterns = scratch.patterns
+    Rows<Element.Arithmetic>.tiles(Element.self, inputs, from: 0, count: count) { tile, table, byte in
+      let (base, lanes) = (Element.load(table[0], byte), Element.load(table[model], byte))
+      let (low, high) = (lanes.low - base.low, lanes.high - base.high)
+      for i in 0..<min(16, count - tile * 16) {
+        let position = Element.position(of: i)
+        let value = position < 8 ? low[position] : high[position - 8]
+        patterns[tile * 16 + i] = Element.Arithmetic.pattern(value, narrow: narrow)
       }
     }
   }
 
   /// The row's places in ascending order of their patterns, equal ones as they come: a radix sort by bytes.
-  private func sort(_ scratch: Scratch, first: Int, length: Int, step: Int) {
-    if scratch.keys.count < length {
-      scratch.keys = [UInt64](repeating: 0, count: length)
-      scratch.otherKeys = scratch.keys
-      scratch.places = [Int32](repeating: 0, count: length)
-      scratch.otherPlaces = scratch.places
-    }
+  private func sort(_ scratch: Scratch, first: Int, length: Int, step: Int) -> UnsafePointer<Int32> {
+    var (keys, places) = (scratch.keys, scratch.places)
+    var (otherKeys, otherPlaces) = (keys + length, places + length)
     for i in 0..<length {
-      scratch.keys[i] = scratch.patterns[first + i * step]
-      scratch.places[i] = Int32(truncatingIfNeeded: i)
+      keys[i] = scratch.patterns[first + i * step]
+      places[i] = Int32(truncatingIfNeeded: i)
     }
-    withUnsafeTemporaryAllocation(of: Int.self, capacity: 256) { starts in
-      for shift in stride(from: 0, to: narrow ? 32 : 64, by: 8) {
-        starts.initialize(repeating: 0)
-        for i in 0..<length { starts[Int(scratch.keys[i] >> UInt64(shift) & 255)] += 1 }
+    withUnsafeTemporaryAllocation(of: Int.self, capacity: 256) { space in
+      let starts = space.baseAddress!
+      for shift in stride(from: UInt64(0), to: narrow ? 32 : 64, by: 8) {
+        starts.initialize(repeating: 0, count: 256)
+        for i in 0..<length { starts[Int(keys[i] >> shift & 255)] += 1 }
         // All the same: nothing to move.
-        if starts[Int(scratch.keys[0] >> UInt64(shift) & 255)] == length { continue }
+        if starts[Int(keys[0] >> shift & 255)] == length { continue }
         var sum = 0
         for bin in 0..<256 { (starts[bin], sum) = (sum, sum + starts[bin]) }
         for i in 0..<length {
-          let bin = Int(scratch.keys[i] >> UInt64(shift) & 255)
-          scratch.otherKeys[starts[bin]] = scratch.keys[i]
-          scratch.otherPlaces[starts[bin]] = scratch.places[i]
-          starts[bin] += 1
+          let bin = Int(keys[i] >> shift & 255)
+          let place = starts[bin]
+          otherKeys[place] = keys[i]
+          otherPlaces[place] = places[i]
+          starts[bin] = place + 1
         }
-        swap(&scratch.keys, &scratch.otherKeys)
-        swap(&scratch.places, &scratch.otherPlaces)
+        swap(&keys, &otherKeys)
+        swap(&places, &otherPlaces)
       }
     }
+    return UnsafePointer(places)
   }
 }

@@ -45,6 +45,12 @@ struct DellaStages {
     }
   }
 
+  /// Whole rows, and at least a chunk, so that sums are cut at the same places whatever the blocks are.
+  private var granule: Int {
+    let slab = length * step
+    return (KernelGeometry.chunk + slab - 1) / slab * slab
+  }
+
   var sumOfWeights: Double { weights.reduce(0, +) }
 
   // MARK: - Masks
@@ -65,7 +71,7 @@ struct DellaStages {
     }
     let first = tensor.firstModel
     var sweep = Sweep(sums: sums + 1, writes: writes) { block in
-      let scratch = RowRanks.Scratch()
+      let scratch = RowRanks.Scratch(block: block.count, row: length)
       withUnsafeTemporaryAllocation(of: UInt8.self, capacity: max(1, models * block.count)) { space in
         var vectors = TaskVectors(filters: [TaskVectorFilter](repeating: TaskVectorFilter(), count: models), narrow: narrow)
         for k in 0..<models {
@@ -84,14 +90,14 @@ struct DellaStages {
     } next: { (sums) throws(Failure) in
       try next(sums.dropFirst())
     }
-    sweep.granule = length * step
+    sweep.granule = granule
     return sweep
   }
 
   /// Bytes of masks, keys and words of one worker's block, which holds one row at least.
   static func scratchBytes(_ tensor: TensorContext) -> Int {
     let row = tensor.shape.count < 2 ? tensor.count : tensor.shape.dropFirst().reduce(1, *)
-    let block = max(row, 65536)
+    let block = max(row + KernelGeometry.chunk, 65536)
     return tensor.modelCount * block + RowRanks.Scratch.bytes(block: block, row: row)
   }
 
@@ -106,8 +112,15 @@ struct DellaStages {
       guard density.contains(where: { $0 < 1 }) else { return last([Double](repeating: 1, count: models)) }
       let smallest = parameters.isMergekit ? 1e-7 : 0
       return .sweep(
-        sweep(sums: 2 * models, writes: false) { vectors, block, _, sums in
-          vectors.addMagnitudes(block, to: sums)
+        sweep(sums: 2 * models, writes: false) { [granule] vectors, block, _, sums in
+          var poison = 0.0
+          for from in stride(from: 0, to: block.count, by: granule) {
+            let part = TaskVectorBlock(
+              inputs: block.inputs, from: from, count: min(granule, block.count - from), start: block.start + from,
+              workspace: block.workspace)
+            poison += vectors.addMagnitudes(part, to: sums)
+          }
+          return poison
         } next: { sums in
           let pairs = zip(sums.prefix(models), sums.dropFirst(models))
           return last(pairs.map { all, kept in all > smallest && kept > smallest ? all / kept : 1 })

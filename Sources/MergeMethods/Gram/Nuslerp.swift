@@ -6,8 +6,8 @@ import TensorKernels
 //
 // a, b: the two models; with a base, their differences from it, and w is added to the base. theta is the angle of the flattened
 // tensors, of the slices along the last axis (nuslerp_flatten: false), or of those along the first axis (nuslerp_row_wise: true
-// besides). A tensor of fewer than two dimensions is one vector. Where sin(theta) < 1e-8, or a vector is zero or
-// has one element, w = (1-t) a + t b.
+// besides). A tensor of fewer than two dimensions is one vector. Where sin(theta) < 1e-8 (1e-6 near 180 degrees),
+// or a vector is zero or has one element, w = (1-t) a + t b.
 // Inputs: two models, and a base or none; any shape. Types and rounding: Gram.swift, Combine.swift.
 // Sweeps: flattened, Gram and Combine, (2 K + 1) * size bytes per element (K inputs); last axis, one in which a slice stays in
 // cache; first axis, two, with three sums per slice (ColumnArcs.swift).

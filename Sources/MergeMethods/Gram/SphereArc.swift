@@ -22,7 +22,8 @@ struct SphereArc {
     let cosine = isZero ? 0 : min(max(product / norms, -1), 1)
     let angle = acos(cosine)
     let sine = sin(angle)
-    isLinear = isZero || elements == 1 || sine < 1e-8 || t == 0 || t == 1
+    // Near 180 degrees the arc is not determined, and rounding would be magnified.
+    isLinear = isZero || elements == 1 || sine < (cosine < 0 ? 1e-6 : 1e-8) || t == 0 || t == 1
     self.cosine = cosine
     (a, b) = isLinear ? line : (sin((1 - t) * angle) / sine, sin(t * angle) / sine)
   }

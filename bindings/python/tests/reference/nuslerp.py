@@ -29,7 +29,7 @@ def arc(a: Array, b: Array, t: float, axis: int | None, compat: str | None) -> t
     angle = np.arccos(cosine)
     sine = np.sin(angle)
     alone = (a.size if axis is None else a.shape[axis]) == 1  # parallel or opposite, whatever rounding says
-    linear = zero | (sine < 1e-8) | alone
+    linear = zero | (sine < np.where(cosine < 0.0, 1e-6, 1e-8)) | alone
     divisor = np.where(linear, 1.0, sine)
     first = np.where(linear, 1.0 - t, np.sin((1.0 - t) * angle) / divisor)
     second = np.where(linear, t, np.sin(t * angle) / divisor)
