@@ -13,7 +13,8 @@ let package = Package(
     .systemLibrary(name: "COpenBLAS", pkgConfig: "openblas", providers: [.apt(["libopenblas-dev"])]),
     .systemLibrary(name: "CJansson", pkgConfig: "jansson", providers: [.apt(["libjansson-dev"])]),
 
-    .target(name: "Platform"),
+    .target(name: "CPageGuard"),
+    .target(name: "Platform", dependencies: ["CPageGuard"]),
     .target(name: "JSON", dependencies: ["CJansson", "Platform"]),
     .target(name: "TensorKernels"),
     .target(name: "LinearAlgebra", dependencies: ["COpenBLAS", "Platform"]),

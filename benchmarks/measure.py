@@ -38,7 +38,10 @@ DATA = Path(__file__).resolve().parent / "data"
 HALF = {"density": 0.5}
 PARAMETERS: Mapping[str, Mapping[str, object]] = {
     "slerp": {"t": 0.5},
-    **dict.fromkeys(("ties", "dare_linear", "dare_ties", "tgmd", "breadcrumbs", "della"), HALF),
+    "nearswap": {"t": 0.001},
+    **dict.fromkeys(
+        ("ties", "dare_linear", "dare_ties", "tgmd", "breadcrumbs", "breadcrumbs_ties", "della", "della_linear"), HALF
+    ),
 }
 """Parameters that differ from the defaults: at density 1 nothing is trimmed or dropped, and nothing timed."""
 

@@ -108,7 +108,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             schema = sp.method_schema(method)
             sides = options.spectral_shape if schema["family"] == "spectral" else options.shape
             most = schema["inputs"]["max_models"] or max(options.models)
-            for models in (number for number in options.models if number <= most):
+            # Where none of the numbers asked for will do, as many as the method takes.
+            for models in [number for number in options.models if number <= most] or [most]:
                 rows += measure(method, dtype, models, sides, threads, options.rounds)
         report.table(f"{resolve(dtype).name}: {'x'.join(map(str, options.shape))}", rows, COLUMNS)
     report.save()

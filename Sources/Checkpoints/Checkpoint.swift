@@ -93,6 +93,15 @@ public final class Checkpoint: @unchecked Sendable {
     }
   }
 
+  /// Bytes of a tensor without a copy; nil where that is not possible, or not worth it. To be read inside `MappedWindow.guarded`.
+  public func window(_ record: TensorRecord, bytes range: Range<Int>) -> MappedWindow? {
+    guard range.count >= MappedWindow.smallest, range.lowerBound >= 0, range.upperBound <= record.byteCount,
+      // Kernels expect elements at multiples of their size.
+      record.offset % max(1, record.dtype.size) == 0, let file = try? openFiles.file(record.file)
+    else { return nil }
+    return file.window(record.offset + range.lowerBound..<record.offset + range.upperBound)
+  }
+
   /// Ask the kernel to fetch bytes of a tensor soon, without waiting. Advice only: nothing can fail.
   public func prefetch(_ record: TensorRecord, bytes range: Range<Int>) {
     let range = range.clamped(to: 0..<record.byteCount)

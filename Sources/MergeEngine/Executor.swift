@@ -62,7 +62,7 @@ public final class Executor: @unchecked Sendable {
 
   /// Run all tasks. The first failure stops the rest.
   public func run() throws(Failure) {
-    WorkerPool.run(count: threads) { [self] _ in work() }
+    MappedWindow.whileGuarding { WorkerPool.run(count: threads) { [self] _ in work() } }
     if let failure { throw failure }
     if control.isCancelled { throw Failure(.cancelled, "the merge was cancelled") }
   }

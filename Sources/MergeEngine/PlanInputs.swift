@@ -16,21 +16,22 @@ struct PlanInputs {
 
   init(_ recipe: Recipe) throws(Failure) {
     let schema = recipe.schema
-    try schema.check(models: recipe.models.count, hasBase: recipe.base != nil)
+    // A method that subtracts the base has nothing to gain from it as a model; mergekit leaves it out as well.
+    let merged = recipe.models.filter { model in
+      recipe.base.map { schema.base == .donor || !Self.isSame(model.path, $0) } ?? true
+    }
+    try schema.check(models: merged.count, hasBase: recipe.base != nil)
     if let path = recipe.base {
       base = 0
       inputs.append(Plan.Input(path: path, isBase: true, checkpoint: try Self.open(path), parameters: []))
     }
-    for model in recipe.models {
-      // A method that subtracts the base has nothing to gain from it as a model; mergekit leaves it out as well.
-      if base != nil, schema.base != .donor, Self.isSame(model.path, recipe.base!) { continue }
+    for model in merged {
       models.append(inputs.count)
       inputs.append(
         Plan.Input(
           path: model.path, isBase: false, checkpoint: try Self.open(model.path), parameters: model.parameters,
           statistics: try model.statistics.map { (path) throws(Failure) in try Checkpoint(path: path) }))
     }
-    try schema.check(models: models.count, hasBase: base != nil)
     for input in inputs where input.isTaskVector {
       guard !input.isBase, base != nil, schema.base != .donor else {
         throw Failure(

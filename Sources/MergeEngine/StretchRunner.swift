@@ -17,7 +17,11 @@ struct StretchRunner {
     switch tensor.step {
     case .sweep(let sweep):
       for input in tensor.task.inputs { input.prefetch(ahead) }
-      try run(sweep, range, tensor.sums(of: stretch))
+      let windows = tensor.task.inputs.map { $0.window(range) }
+      let isComplete = try MappedWindow.guarded { () throws(Failure) in
+        try run(sweep, range, windows, tensor.sums(of: stretch))
+      }
+      if !isComplete { try explain(range) }
     case .copy(let input, _):
       tensor.task.inputs[input].prefetch(ahead)
       try copy(input, range)
@@ -35,7 +39,9 @@ struct StretchRunner {
 
   // MARK: - Sweeps
 
-  private func run(_ sweep: Sweep, _ range: Range<Int>, _ sums: UnsafeMutablePointer<Double>) throws(Failure) {
+  private func run(
+    _ sweep: Sweep, _ range: Range<Int>, _ windows: [MappedWindow?], _ sums: UnsafeMutablePointer<Double>
+  ) throws(Failure) {
     let task = tensor.task
     let kernelType = tensor.kernelType
     let length = blockLength()
@@ -52,7 +58,11 @@ struct StretchRunner {
       if isStopped { return }
       let count = min(length, range.upperBound - start)
       for (k, input) in task.inputs.enumerated() {
-        raw[k] = try input.elements(start, count, buffer: layout.reads[k].map { arena + $0 })
+        if let window = windows[k] {
+          raw[k] = window.start + (start - range.lowerBound) * input.dtype.size
+        } else {
+          raw[k] = try input.elements(start, count, buffer: layout.reads[k].map { arena + $0 })
+        }
         table[k] = raw[k]
         if let place = layout.conversions[k] {
           Cast.convert(raw[k], input.dtype, count: count, into: arena + place, kernelType)
@@ -80,6 +90,20 @@ struct StretchRunner {
       if sweep.writes { try write(output!, outputType, start, count, arena + layout.narrowed) }
       start += count
     }
+  }
+
+  /// A page of a mapped input was missing: reading it the other way says which, and why.
+  private func explain(_ range: Range<Int>) throws(Failure) {
+    let length = Partition.unit
+    for input in tensor.task.inputs {
+      let buffer = UnsafeMutableRawPointer.allocate(byteCount: length * max(8, input.dtype.size), alignment: 64)
+      defer { buffer.deallocate() }
+      for start in stride(from: range.lowerBound, to: range.upperBound, by: length) {
+        _ = try input.elements(start, min(length, range.upperBound - start), buffer: buffer)
+      }
+    }
+    throw Failure(
+      .file, "an input of '\(tensor.task.context.name)' could not be read: \(tensor.task.inputNames.joined(separator: ", "))")
   }
 
   /// Round a block into the output's type, and put it there.

@@ -67,6 +67,12 @@ public enum TensorInput {
     }
   }
 
+  /// A range of elements without a copy, where that is possible.
+  func window(_ range: Range<Int>) -> MappedWindow? {
+    guard case .stored(let checkpoint, let record) = self else { return nil }
+    return checkpoint.window(record, bytes: range.lowerBound * dtype.size..<range.upperBound * dtype.size)
+  }
+
   /// Ask for a range to be fetched while something else is computed.
   func prefetch(_ range: Range<Int>) {
     guard !range.isEmpty else { return }

@@ -1,4 +1,5 @@
 import Glibc
+import Synchronization
 
 /// An open file descriptor with one method per system call. EINTR is retried here and nowhere else; short reads and writes are
 /// continued; every error becomes a `Failure` that names the path and what the system said.
@@ -6,6 +7,15 @@ public final class File: @unchecked Sendable {
   // @unchecked: the descriptor is immutable, and pread/pwrite at explicit offsets are safe from any thread.
   public let path: String
   private let descriptor: Int32
+  private let mapping = Mutex<Mapping>(.none)
+
+  /// The whole file in the address space.
+  private enum Mapping {
+    case none
+    /// The system refused; it is not asked again.
+    case refused
+    case mapped(UInt, byteCount: Int)
+  }
 
   public enum Mode {
     case read
@@ -28,7 +38,12 @@ public final class File: @unchecked Sendable {
     self.descriptor = opened
   }
 
-  deinit { close(descriptor) }
+  deinit {
+    if case .mapped(let address, let byteCount) = mapping.withLock({ $0 }) {
+      munmap(UnsafeMutableRawPointer(bitPattern: address), byteCount)
+    }
+    close(descriptor)
+  }
 
   /// Size in bytes. A folder, pipe or device is refused: nothing here can be read at offsets from one.
   public func size() throws(Failure) -> Int {
@@ -54,6 +69,24 @@ public final class File: @unchecked Sendable {
       }
       done += part
     }
+  }
+
+  /// A range without a copy; nil where the system maps no files, or the file is too short for it.
+  public func window(_ range: Range<Int>) -> MappedWindow? {
+    let whole = mapping.withLock { mapping -> (UInt, Int)? in
+      if case .none = mapping {
+        mapping = .refused
+        if let byteCount = try? size(), byteCount > 0,
+          let start = mmap(nil, byteCount, PROT_READ, MAP_SHARED, descriptor, 0), start != MAP_FAILED
+        {
+          mapping = .mapped(UInt(bitPattern: start), byteCount: byteCount)
+        }
+      }
+      if case .mapped(let address, let byteCount) = mapping { return (address, byteCount) }
+      return nil
+    }
+    guard let (address, byteCount) = whole, range.upperBound <= byteCount else { return nil }
+    return MappedWindow(file: self, mapping: UnsafeMutableRawPointer(bitPattern: address)!, range: range)
   }
 
   /// Write exactly `count` bytes at `offset`.

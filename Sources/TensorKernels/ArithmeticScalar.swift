@@ -40,6 +40,9 @@ protocol ArithmeticScalar: SIMDScalar, BinaryFloatingPoint, Codable {
   /// The smaller of two, `a` if either is NaN.
   static func smaller(_ a: SIMD8<Self>, _ b: SIMD8<Self>) -> SIMD8<Self>
 
+  /// `a` where `x` is above `y`, else `b`.
+  static func chosen(_ a: SIMD8<Self>, where x: SIMD8<Self>, isAbove y: SIMD8<Self>, else b: SIMD8<Self>) -> SIMD8<Self>
+
   /// `a`, with `value` in the lanes where it is 0.
   static func fillingZeros(_ a: SIMD8<Self>, with value: Self) -> SIMD8<Self>
 
@@ -108,6 +111,13 @@ extension Float: ArithmeticScalar {
 
   @inline(__always)
   static func fillingZeros(_ a: SIMD8<Float>, with value: Float) -> SIMD8<Float> { a.replacing(with: value, where: a .== 0) }
+
+  @inline(__always)
+  static func chosen(
+    _ a: SIMD8<Float>, where x: SIMD8<Float>, isAbove y: SIMD8<Float>, else b: SIMD8<Float>
+  ) -> SIMD8<Float> {
+    b.replacing(with: a, where: x .> y)
+  }
 
   @inline(__always)
   static func greater(
@@ -188,6 +198,13 @@ extension Double: ArithmeticScalar {
   @inline(__always)
   static func fillingZeros(_ a: SIMD8<Double>, with value: Double) -> SIMD8<Double> {
     a.replacing(with: value, where: a .== 0)
+  }
+
+  @inline(__always)
+  static func chosen(
+    _ a: SIMD8<Double>, where x: SIMD8<Double>, isAbove y: SIMD8<Double>, else b: SIMD8<Double>
+  ) -> SIMD8<Double> {
+    b.replacing(with: a, where: x .> y)
   }
 
   @inline(__always)

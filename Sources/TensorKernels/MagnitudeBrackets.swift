@@ -65,7 +65,9 @@ public final class MagnitudeSample: @unchecked Sendable {
 
   private static func pieces(models: Int) -> Int { models <= 16 ? 32 : 8 }
 
-  public static func bytes(models: Int, elements: Int) -> Int { (models + 1) * min(elements, pieces(models: models) * piece) * 8 }
+  public static func bytes(models: Int, elements: Int) -> Int {
+    (models + 1) * min(elements, pieces(models: models) * piece) * 8
+  }
 
   public var isWhole: Bool { ranges == nil }
 

@@ -38,10 +38,14 @@ public struct RandomStream: Sendable {
   func fill(_ words: UnsafeMutablePointer<UInt32>, start: Int, count: Int) {
     let place = UnsafeMutableRawPointer(words)
     let blocks = (count + 31) / 32
-    for block in 0..<blocks {
-      let (first, second) = pairs8(UInt64(start) / 4 &+ 8 &* UInt64(block))
-      place.storeBytes(of: first, toByteOffset: 128 * block, as: SIMD8<UInt64>.self)
-      place.storeBytes(of: second, toByteOffset: 128 * block + 64, as: SIMD8<UInt64>.self)
+    withUnsafeTemporaryAllocation(of: UInt64.self, capacity: 20) { keys in
+      let keys = keys.baseAddress!
+      fillKeys(keys)
+      for block in 0..<blocks {
+        let (first, second) = pairs8(UInt64(start) / 4 &+ 8 &* UInt64(block), keys)
+        place.storeBytes(of: first, toByteOffset: 128 * block, as: SIMD8<UInt64>.self)
+        place.storeBytes(of: second, toByteOffset: 128 * block + 64, as: SIMD8<UInt64>.self)
+      }
     }
     // Put in order in a loop of its own: in the first one the compiler would carry the permutation through all ten rounds.
     for block in 0..<blocks {
@@ -55,30 +59,37 @@ public struct RandomStream: Sendable {
     }
   }
 
+  /// The keys of the ten rounds: k0 at 2 r, k1 at 2 r + 1.
+  @inline(__always)
+  private func fillKeys(_ keys: UnsafeMutablePointer<UInt64>) {
+    var (k0, k1) = (UInt32(truncatingIfNeeded: key), UInt32(truncatingIfNeeded: key >> 32))
+    for round in 0..<10 {
+      (keys[2 * round], keys[2 * round + 1]) = (UInt64(k0), UInt64(k1))
+      k0 &+= 0x9E37_79B9
+      k1 &+= 0xBB67_AE85
+    }
+  }
+
   /// The words of eight successive counters: words 0 and 1 of each in 64 bits, and words 2 and 3.
   @inline(__always)
-  private func pairs8(_ counter: UInt64) -> (SIMD8<UInt64>, SIMD8<UInt64>) {
-    // Every lane holds one 32-bit word in 64 bits, so that a product needs one instruction.
+  private func pairs8(_ counter: UInt64, _ keys: UnsafePointer<UInt64>) -> (SIMD8<UInt64>, SIMD8<UInt64>) {
+    // Every lane holds one 32-bit word in the low half of 64 bits, so that a product needs one instruction. That looks at low halves
+    // only, so whatever gathers in the high ones is masked away once, at the end.
     let low = SIMD8<UInt64>(repeating: 0xFFFF_FFFF)
     let counters = SIMD8<UInt64>(repeating: counter) &+ SIMD8<UInt64>(0, 1, 2, 3, 4, 5, 6, 7)
-    var x0 = counters & low
+    var x0 = counters
     var x1 = counters &>> 32
     var x2 = SIMD8<UInt64>(repeating: UInt64(model))
     var x3 = SIMD8<UInt64>(repeating: UInt64(stream))
-    // Vectors too: two scalars side by side tempt the compiler to interleave the two halves of the round.
-    var k0 = SIMD8<UInt64>(repeating: key & 0xFFFF_FFFF)
-    var k1 = SIMD8<UInt64>(repeating: key >> 32)
-    for _ in 0..<10 {
+    for round in 0..<10 {
       let p0 = (x0 & low) &* SIMD8<UInt64>(repeating: 0xD251_1F53)
       let p1 = (x2 & low) &* SIMD8<UInt64>(repeating: 0xCD9E_8D57)
-      x0 = (p1 &>> 32) ^ x1 ^ k0
-      x1 = p1 & low
-      x2 = (p0 &>> 32) ^ x3 ^ k1
-      x3 = p0 & low
-      k0 = (k0 &+ SIMD8<UInt64>(repeating: 0x9E37_79B9)) & low
-      k1 = (k1 &+ SIMD8<UInt64>(repeating: 0xBB67_AE85)) & low
+      x0 = (p1 &>> 32) ^ x1 ^ SIMD8<UInt64>(repeating: keys[2 * round])
+      x1 = p1
+      x2 = (p0 &>> 32) ^ x3 ^ SIMD8<UInt64>(repeating: keys[2 * round + 1])
+      x3 = p0
     }
-    return (x0 | x1 &<< 32, x2 | x3 &<< 32)
+    return ((x0 & low) | x1 &<< 32, (x2 & low) | x3 &<< 32)
   }
 }
 

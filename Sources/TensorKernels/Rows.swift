@@ -6,25 +6,25 @@
 /// Scratch rows of one kernel call.
 struct Rows<Scalar: ArithmeticScalar> {
   let base: UnsafeMutablePointer<Scalar>
+  private let vectors: UnsafeMutablePointer<SIMD8<Scalar>>
 
+  /// - Parameter workspace: with 64 bytes to spare for the alignment that vectors need.
+  @inline(__always)
   init(_ workspace: UnsafeMutableRawPointer) {
-    base = workspace.assumingMemoryBound(to: Scalar.self)
+    let aligned = workspace.alignedUp(toMultipleOf: 64)
+    base = aligned.assumingMemoryBound(to: Scalar.self)
+    vectors = aligned.assumingMemoryBound(to: SIMD8<Scalar>.self)
   }
 
   @inline(__always)
-  subscript(row: Int) -> UnsafeMutablePointer<Scalar> { base + row * KernelGeometry.chunk }
+  subscript(row: Int) -> UnsafeMutablePointer<Scalar> { base + row &* KernelGeometry.chunk }
 
   /// Vector `i` (elements 8 i to 8 i + 7) of a row.
   @inline(__always)
-  func vector(_ row: Int, _ i: Int) -> SIMD8<Scalar> {
-    UnsafeRawPointer(self[row]).loadUnaligned(fromByteOffset: i * 8 * MemoryLayout<Scalar>.size, as: SIMD8<Scalar>.self)
-  }
+  func vector(_ row: Int, _ i: Int) -> SIMD8<Scalar> { vectors[row &* (KernelGeometry.chunk / 8) &+ i] }
 
   @inline(__always)
-  func set(_ row: Int, _ i: Int, _ value: SIMD8<Scalar>) {
-    UnsafeMutableRawPointer(self[row]).storeBytes(
-      of: value, toByteOffset: i * 8 * MemoryLayout<Scalar>.size, as: SIMD8<Scalar>.self)
-  }
+  func set(_ row: Int, _ i: Int, _ value: SIMD8<Scalar>) { vectors[row &* (KernelGeometry.chunk / 8) &+ i] = value }
 
   /// Call `body(tile, lanes...)` for each 16 elements of a chunk, the last padded with zeros.
   @inline(__always)

@@ -1,6 +1,7 @@
 // Task vectors: rows d_i = x_i - x_0, some of their elements dropped at random and the small ones trimmed.
 //
-//   d_i[e] <- 0 where the random word of (i, e) is not below its limit, and where |d_i[e]| is below the model's cut
+//   d_i[e] <- 0 where the random word of (i, e) is not below its limit, where |d_i[e]| is above the model's ceiling, and where it is
+//   below the model's cut
 //
 // Shapes: inputs [n], the base first. Types: F32, F64, F16 or BF16, all the same. Arithmetic: differences in the elements'
 // arithmetic type (Lanes.swift). Magnitudes are ranked in binary32, or in binary64 where an input is F64; a magnitude equal to
@@ -16,6 +17,8 @@ public struct TaskVectorFilter: Sendable {
     case bernoulli(RandomStream, limit: UInt32)
     /// Keep with a probability that depends on the magnitude's rank.
     case ranked(RandomStream, RankedKeep)
+    /// Keep where the block's mask is not 0; the mask begins with the block, and lives as long as the call.
+    case masked(BlockMask)
   }
 
   public enum Cut: Sendable {
@@ -25,12 +28,32 @@ public struct TaskVectorFilter: Sendable {
     case below(threshold: Double, tiesBefore: Int)
   }
 
+  public enum Ceiling: Sendable {
+    case none
+    /// Trim what is above `threshold`, and what is equal to it before element `dropsBefore`.
+    case above(threshold: Double, dropsBefore: Int)
+  }
+
   public var drop = Drop.none
+  public var ceiling = Ceiling.none
   public var cut = Cut.none
 
   public init() {}
 
-  public var isNone: Bool { if case .none = drop, case .none = cut { true } else { false } }
+  public var isNone: Bool { if case .none = drop, case .none = cut, case .none = ceiling { true } else { false } }
+}
+
+/// One byte per element of a block.
+public struct BlockMask: @unchecked Sendable {
+  // @unchecked: read by the worker that made it.
+  let bytes: UnsafePointer<UInt8>
+  /// Its first element, counted from the tensor's start.
+  let start: Int
+
+  public init(bytes: UnsafePointer<UInt8>, start: Int) {
+    self.bytes = bytes
+    self.start = start
+  }
 }
 
 /// DELLA's keep probability: p + epsilon * (rank / n - (n + 1) / (2 n)), between 0 and 1.
@@ -162,6 +185,10 @@ public struct TaskVectors: Sendable {
       case .none: break
       case .bernoulli(let stream, let limit): drop(Element.self, rows, k, stream, limit, start, length, vectors)
       case .ranked(let stream, let keep): drop(Element.self, rows, k, stream, keep, start, length, vectors)
+      case .masked(let mask): drop(Element.self, rows, k, mask, start, length)
+      }
+      if case .above(let threshold, let dropsBefore) = filter.ceiling {
+        clip(Element.self, rows, k, Element.Arithmetic(threshold), dropsBefore, start, length, vectors)
       }
       switch filter.cut {
       case .none: break
@@ -215,7 +242,44 @@ public struct TaskVectors: Sendable {
     }
   }
 
+  @inline(__always)
+  private func drop<Element: KernelElement>(
+    _: Element.Type, _ rows: Rows<Element.Arithmetic>, _ k: Int, _ mask: BlockMask, _ start: Int, _ length: Int
+  ) {
+    let row = rows[k]
+    let bytes = mask.bytes + (start - mask.start)
+    for i in 0..<length where bytes[i] == 0 { row[i & ~15 | Element.position(of: i & 15)] = 0 }
+  }
+
   // MARK: - Trim
+
+  @inline(__always)
+  private func clip<Element: KernelElement>(
+    _: Element.Type, _ rows: Rows<Element.Arithmetic>, _ k: Int, _ threshold: Element.Arithmetic, _ dropsBefore: Int,
+    _ start: Int, _ length: Int, _ vectors: Int
+  ) {
+    typealias Scalar = Element.Arithmetic
+    if dropsBefore > start, dropsBefore < start + length {
+      let row = rows[k]
+      for position in 0..<(8 * vectors) {
+        let element = position & ~15 | Element.element(at: position & 15)
+        let magnitude = narrow ? Scalar(Float(row[position].magnitude)) : row[position].magnitude
+        if magnitude > threshold || magnitude == threshold && start + element < dropsBefore { row[position] = 0 }
+      }
+      return
+    }
+    let inclusive = dropsBefore >= start + length
+    let limit = SIMD8<Scalar>(repeating: threshold)
+    for v in 0..<vectors {
+      let values = rows.vector(k, v)
+      let rank = Scalar.magnitudes(values, narrow: narrow)
+      let kept =
+        inclusive
+        ? Scalar.chosen(values, where: limit, isAbove: rank, else: .zero)
+        : Scalar.chosen(.zero, where: rank, isAbove: limit, else: values)
+      rows.set(k, v, kept)
+    }
+  }
 
   @inline(__always)
   private func trim<Element: KernelElement>(

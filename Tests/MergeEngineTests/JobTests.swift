@@ -11,7 +11,8 @@ import Testing
     ("yoyo_scale", [:]), ("geometric_median", [:]), ("geometric_median", ["start": "median"]), ("yoyo_fusion", [:]),
     ("yoyo_fusion", ["use_geometric_median": false]), ("yoyo_scale", ["scope": "model"]), ("model_stock", ["scope": "layer"]),
     ("ties", ["density": 0.5]), ("ties", ["compat": "ties_merging", "density": 0.2]), ("dare_ties", ["density": 0.5]),
-    ("tsd_v2", ["trim_density": 0.5]), ("tgmd", ["drop": "della"]),
+    ("tsd_v2", ["trim_density": 0.5]), ("tgmd", ["drop": "della"]), ("multislerp", [:]), ("karcher", [:]),
+    ("breadcrumbs", ["density": 0.5, "gamma": 0.1]), ("sce", ["select_topk": 0.5]), ("della", ["density": 0.5]),
   ]
 
   @Test(arguments: methods.indices, [DType.f32, .bf16])
@@ -28,7 +29,9 @@ import Testing
       try family.merge(family.recipe(name, parameters), to: "shards-\(number)") { $0.shardSize = size }
     }
     // Thresholds and ranks are found with histograms of 512 KiB per model.
-    let little = ["ties", "tsd_v2", "tgmd"].contains(name) ? 8_000_000 : 600_000
+    // Breadcrumbs has two per model.
+    let little =
+      name == "breadcrumbs" ? 12_000_000 : ["ties", "tsd_v2", "tgmd", "sce", "della"].contains(name) ? 8_000_000 : 600_000
     try family.merge(family.recipe(name, parameters), to: "little-memory") { ($0.threads, $0.maxMemory) = (2, little) }
     try sharded.merge(sharded.recipe(name, parameters), to: "from-shards")
     for tensor in names {

@@ -41,6 +41,14 @@ import Testing
     ("magnitude_prune", ["rescale": true], 3), ("magnitude_prune", ["compat": "merge_lm", "density": 0.5], 3),
     ("magmax", ["lambda": 0.5], 3), ("tall_mask", [:], 3), ("tall_mask", ["use_ties": true, "density": 0.5], 3),
     ("consensus_ta", ["k": 1], 3), ("consensus_ties", ["k": 1, "density": 0.5], 3), ("ties", ["density": 0.5], 17),
+    ("ties", ["density": 0.5, "rescale": true], 3), ("nuslerp", ["weight": [0.7, 0.3]], 2),
+    ("nuslerp", ["nuslerp_flatten": false], 2), ("nuslerp", ["nuslerp_flatten": false, "nuslerp_row_wise": true], 2),
+    ("multislerp", ["weight": [0.5, 0.3, 0.2]], 3), ("karcher", [:], 3), ("passthrough", [:], 1),
+    ("breadcrumbs", ["density": 0.5, "gamma": 0.1], 3), ("breadcrumbs", ["density": 0.5, "gamma": 0.1, "rescale": true], 9),
+    ("breadcrumbs_ties", ["density": 0.7, "gamma": 0.2, "zero_sign": "majority"], 3),
+    ("della_linear", ["density": 0.5], 3), ("della", ["density": [0.5, 0.7], "rescale": "inverse"], 2), ("sce", [:], 3),
+    ("sce", ["select_topk": 0.5], 3), ("arcee_fusion", [:], 1), ("nearswap", ["t": 0.05], 1), ("ram", ["epsilon": 0.03], 3),
+    ("ramplus_tl", ["epsilon": 0.03], 3),
   ]
 
   /// Models near a common base, as fine-tunes are.

@@ -19,6 +19,14 @@ import Testing
       #expect(names.contains(name))
     }
     for name in ["tsvm", "iso_c", "iso_cts", "scale_svd"] { #expect(names.contains(name)) }
+    // mergekit's, beside those above.
+    for name in [
+      "nuslerp", "multislerp", "karcher", "passthrough", "breadcrumbs", "breadcrumbs_ties", "della", "della_linear", "sce",
+      "ram",
+      "ramplus_tl", "nearswap", "arcee_fusion",
+    ] {
+      #expect(names.contains(name))
+    }
     #expect(Set(names).count == names.count)
   }
 

@@ -67,18 +67,19 @@ private final class Chain: SweepProgram, @unchecked Sendable {
     #expect(merged.decision.numbers("kept") == [5.0 / 6, 1] && merged.decision["conflicts"]?.double == 3.0 / 6)
   }
 
-  @Test func aTrimTakesTwoLevelsAndTiesTwoMoreSweeps() throws {
-    let level = Chain.Note(sums: 2, pools: true)
+  @Test func aTrimTakesASampleAndTiesTwoMoreSweeps() throws {
+    // The sample of a small tensor is all of it.
+    let sample = Chain.Note(sums: 1)
     let trim = settings { $0.density = [0.5, 0.5] }
     let plain = try run(trim, d, Runner(dtype: .f32)).chain
-    #expect(plain.notes == [level, level, Self.write])
-    #expect(try run(trim, d, Runner(dtype: .f64)).chain.notes == [level, level, level, level, Self.write])
+    #expect(plain.notes == [sample, Self.write])
+    #expect(try run(trim, d, Runner(dtype: .f64)).chain.notes == [sample, Self.write])
     // Three of six equal magnitudes stay: they are counted, and the last one looked for in its cell.
     let equal: [[Double]] = [[1, -1, 1, 1, -1, 1], d[1]]
     let tied = try run(trim, equal, Runner(dtype: .f32))
     #expect(
       tied.chain.notes == [
-        level, level, .init(sums: 1, pools: true), .init(sums: 1, ranges: [0..<65536]), Self.write,
+        sample, .init(sums: 1, pools: true), .init(sums: 1, ranges: [0..<65536]), Self.write,
       ])
     #expect(tied.merged.values == Plain.sum([[1, -1, 1, 0, 0, 0], [0, 2, 0, 4, 0, -3]]))
     // All ties stay, or none: nothing to look for.
@@ -86,13 +87,13 @@ private final class Chain: SweepProgram, @unchecked Sendable {
       $0.density = [0.5, 0.5]
       $0.trim = .inclusive
     }
-    #expect(try run(inclusive, equal, Runner(dtype: .f32)).chain.notes.count == 3)
+    #expect(try run(inclusive, equal, Runner(dtype: .f32)).chain.notes.count == 2)
   }
 
   @Test func densitiesOfZeroAndOneNeedNoThreshold() throws {
     let none = settings { $0.density = [0, 0.5] }
     let (chain, merged) = try run(none, d, Runner(dtype: .f32))
-    #expect(merged.values == [0, 2, 0, 4, 0, -3] && chain.notes.count == 3)
+    #expect(merged.values == [0, 2, 0, 4, 0, -3] && chain.notes.count == 2)
     #expect(merged.decision["thresholds"] == [nil, 2.0])
     let one = settings { $0.density = [1, 0.5] }
     #expect(try run(one, d, Runner(dtype: .f32)).merged.values == Plain.sum([d[0], [0, 2, 0, 4, 0, -3]]))
@@ -265,10 +266,16 @@ private final class Chain: SweepProgram, @unchecked Sendable {
 
   // MARK: - Memory
 
-  @Test func scratchIsThatOfTheHistogramsAndTies() {
+  @Test func scratchIsThatOfTheSampleOrTheHistogramsAndTies() {
     let tensor = TensorContext(name: "w", shape: [3 * 65536], modelCount: 2, hasBase: true)
     #expect(TaskVectorStages.scratchBytes(settings(), tensor) == 0)
-    let trim = TaskVectorStages.scratchBytes(settings { $0.density = [0.5, 1] }, tensor)
+    let sampled = TaskVectorStages.scratchBytes(settings { $0.density = [0.5, 1] }, tensor)
+    #expect(sampled == BracketSearch.bytes(models: 2, elements: 3 * 65536) && sampled < 1 << 20)
+    let pooled = settings {
+      $0.density = [0.5, 1]
+      $0.scope = .model
+    }
+    let trim = TaskVectorStages.scratchBytes(pooled, tensor)
     #expect(
       trim >= 3 * ThresholdSearch.bytes(models: 2) + 2 * 3 * 8
         && trim < 4 * ThresholdSearch.bytes(models: 2))

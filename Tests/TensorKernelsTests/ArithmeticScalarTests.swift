@@ -80,12 +80,15 @@ import Testing
       let others = (0..<8).map { values[($0 + shift) % 8] }
       let (a, b) = (scalar(values), scalar(others))
       let (signs, above) = (Scalar.signs(a), Scalar.above(a, b))
-      let agreeing = Scalar.agreeing(a, b, SIMD8(repeating: 7))
+      let positive = Scalar.positive(a, b)
+      let (larger, smaller, wide) = (Scalar.larger(a, b), Scalar.smaller(a, b), Scalar.wide(a))
       let filled = Scalar.fillingZeros(a, with: 5)
       for i in 0..<8 {
         #expect(signs[i] == (a[i] > 0 ? 1 : a[i] < 0 ? -1 : 0))
         #expect(above[i] == (a[i] > b[i] ? 1 : 0))
-        #expect(agreeing[i] == (a[i] > 0 && b[i] > 0 || a[i] < 0 && b[i] < 0 ? 7 : 0))
+        #expect(same(positive[i], a[i] > 0 ? b[i] : 0))
+        #expect(same(larger[i], b[i] > a[i] ? b[i] : a[i]) && same(smaller[i], b[i] < a[i] ? b[i] : a[i]))
+        #expect(wide[i] == Double(a[i]))
         #expect(same(filled[i], a[i] == 0 ? 5 : a[i]))
         for narrow in [false, true] {
           let magnitude = narrow ? Scalar(Float(a[i].magnitude)) : a[i].magnitude
@@ -111,8 +114,11 @@ import Testing
     let nan = SIMD8<Scalar>(repeating: .nan)
     let one = SIMD8<Scalar>(repeating: 1)
     #expect(Scalar.signs(nan) == .zero && Scalar.above(nan, one) == .zero && Scalar.above(one, nan) == .zero)
-    #expect(Scalar.agreeing(nan, one, one) == .zero && Scalar.agreeing(one, nan, one) == .zero)
-    for i in 0..<8 { #expect(Scalar.magnitudes(nan, narrow: false)[i].isNaN && Scalar.fillingZeros(nan, with: 1)[i].isNaN) }
+    #expect(Scalar.positive(nan, one) == .zero)
+    for i in 0..<8 {
+      #expect(Scalar.larger(nan, one)[i].isNaN && Scalar.smaller(nan, one)[i].isNaN)
+      #expect(Scalar.magnitudes(nan, narrow: false)[i].isNaN && Scalar.fillingZeros(nan, with: 1)[i].isNaN)
+    }
   }
 
   @Test func aNaNHasNoSignAndAgreesWithNobody() {

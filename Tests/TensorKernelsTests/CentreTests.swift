@@ -203,10 +203,13 @@ import Testing
   // MARK: - Sorting network
 
   private func sorted<Scalar: ArithmeticScalar>(_ columns: [SIMD8<Scalar>]) -> [SIMD8<Scalar>] {
-    var columns = columns
+    // Beside it, the same in other orders: side by side they may not disturb one another.
+    let width = SortingNetwork.width
+    var wide = columns.indices.flatMap { i in (0..<width).map { columns[(i + $0) % columns.count] } }
     let network = SortingNetwork(count: columns.count)
-    columns.withUnsafeMutableBufferPointer { if let start = $0.baseAddress { network.sort(start) } }
-    return columns
+    wide.withUnsafeMutableBufferPointer { if let start = $0.baseAddress { network.sort(start) } }
+    for w in 1..<width { for i in columns.indices { #expect(wide[width * i + w] == wide[width * i]) } }
+    return columns.indices.map { wide[width * $0] }
   }
 
   /// A network that sorts all sequences of 0 and 1 sorts everything (Knuth, "The art of computer programming", 5.3.4).

@@ -221,3 +221,10 @@ func dotOfMagnitudes(_ x: [Double], _ y: [Double]) -> Double {
   for i in x.indices { sum += (x[i] * y[i]).magnitude }
   return sum
 }
+
+extension RowPairs {
+  /// The pairs themselves, in order.
+  var pairs: [(Int32, Int32)] {
+    (0..<Int32(rows)).flatMap { i in (i..<(isDiagonal ? i + 1 : Int32(rows))).map { (i, $0) } }
+  }
+}

@@ -187,3 +187,36 @@ import Testing
     }
   }
 }
+
+@Suite struct TaskVectorEndsTests {
+  @Test(arguments: kernelTypes) func aCeilingTakesTheLargestAway(dtype: DType) {
+    var random = SplitMix64(state: 71)
+    for count in [5, 1030, 3000] {
+      let inputs = Inputs([quarters(count, &random), quarters(count, &random)], dtype)
+      let d = inputs.differences[0]
+      for dropsBefore in [0, 1027, 7000, 7000 + count / 2, .max] {
+        var vectors = noFilters(1)
+        vectors.filters[0].ceiling = .above(threshold: 1.5, dropsBefore: dropsBefore)
+        #expect(!vectors.filters[0].isNone)
+        let expected = d.enumerated().map { i, value in
+          value.magnitude > 1.5 || value.magnitude == 1.5 && 7000 + i < dropsBefore ? 0 : value
+        }
+        let found = rows(vectors, inputs, count: count, start: 7000)
+        #expect(difference(found.rows[0], expected) == nil && found.poison == 0, "\(count) \(dropsBefore)")
+      }
+    }
+  }
+
+  @Test(arguments: kernelTypes) func aMaskOfTheBlockDecides(dtype: DType) {
+    var random = SplitMix64(state: 72)
+    let count = 2100
+    let inputs = Inputs([quarters(count, &random), quarters(count, &random)], dtype)
+    let mask = (0..<count).map { _ in UInt8(random.below(2)) }
+    mask.withUnsafeBufferPointer { bytes in
+      var vectors = noFilters(1)
+      vectors.filters[0].drop = .masked(BlockMask(bytes: bytes.baseAddress!, start: 512))
+      let expected = zip(inputs.differences[0], mask).map { $1 == 0 ? 0 : $0 }
+      #expect(difference(rows(vectors, inputs, count: count, start: 512).rows[0], expected) == nil)
+    }
+  }
+}

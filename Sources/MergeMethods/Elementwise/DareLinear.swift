@@ -21,6 +21,7 @@ struct DareLinear: MergeMethod {
       .rescale(default: "l1"),
       .normalize(default: false, "Divide by the sum of the weights (a sum below 1e-8 counts as 1)."),
       .lambda("Factor of the merged task vector. FusionBench's default is 0.3."), .drop, .epsilon, .randomSeed,
+      .int8Mask,
       ParameterSchema(
         "compat", .choice(["none", "mergekit"]), default: "none",
         summary: "mergekit: no L1 rescale where a sum of magnitudes is below 1e-7.", source: "mergekit."),

@@ -24,6 +24,10 @@ struct TaskVectorSettings {
   /// Share of the elements that the trim keeps; 1: no trim.
   var density: [Double]
   var trim = Trim.exact
+  /// Share of the elements, the largest ones, that the trim takes away besides; nil: none.
+  var gamma: [Double]?
+  /// With gamma: does one element stay, however small the density?
+  var keepsOne = true
   var counting = Counting.standard
   var scope = Scope.tensor
   var weights: [Double]
@@ -178,6 +182,6 @@ extension Parameters {
     settings.drop = choice("drop", as: TaskVectorSettings.Drop.self)
     settings.epsilon = number("epsilon")
     settings.seed = UInt64(integer("random_seed"))
-    settings.rescale = choice("rescale", as: TaskVectorSettings.Rescale.self)
+    if has("rescale") { settings.rescale = choice("rescale", as: TaskVectorSettings.Rescale.self) }
   }
 }

@@ -38,10 +38,11 @@ final class TaskVectorStages {
   static func scratchBytes(_ settings: TaskVectorSettings, _ tensor: TensorContext) -> Int {
     var bytes = 0
     if settings.trims {
+      let cuts = settings.models * (settings.gamma == nil ? 1 : 2)
       bytes +=
-        settings.scope == .model
-        ? 3 * ThresholdSearch.bytes(models: settings.models) + settings.models * (tensor.count / TaskVectors.cell + 1) * 8
-        : BracketSearch.bytes(models: settings.models, elements: tensor.count)
+        settings.scope == .tensor && settings.gamma == nil
+        ? BracketSearch.bytes(models: cuts, elements: tensor.count)
+        : 3 * ThresholdSearch.bytes(models: cuts) + cuts * (tensor.count / TaskVectors.cell + 1) * 8
     }
     if settings.drop == .della { bytes += settings.models * (4 << 16 * 8) }
     return bytes
@@ -163,6 +164,7 @@ final class TaskVectorStages {
 
   private func trim(_ next: @escaping () throws(Failure) -> Step) throws(Failure) -> Step {
     guard settings.trims else { return try next() }
+    if settings.gamma != nil { return OutlierSearch(self).begin(next) }
     guard let shared else {
       let search = BracketSearch(
         self, targets: (0..<settings.models).map { settings.target($0, elements: tensor.count) })

@@ -8,8 +8,8 @@ import TensorKernels
 //
 // Inputs: base and K >= 1 models, any shape. Thresholds are exact (ThresholdSearch.swift); with scope: model they, and the majority
 // sign, are taken over all tensors. K = 1 is a trimmed task vector. Nothing is trimmed at density 1, everything at 0.
-// Sweeps: two per threshold level pair (binary32), one more and a cell where only some ties stay, one for the majority sign, one
-// to write. Traffic of each: (K + 1) * size bytes per element.
+// Sweeps: two per threshold level pair (binary32), one more and a cell where only some ties stay, one for an L1 rescale, one for the
+// majority sign, one to write. Traffic of each: (K + 1) * size bytes per element.
 // Source: Yadav et al., "TIES-Merging: Resolving Interference When Merging Models", arXiv:2306.01708. The tools disagree about
 // scope, ties, zero votes and weights; see the schema.
 
@@ -22,17 +22,17 @@ struct Ties: MergeMethod {
     parameters: [
       .weight("Weight of the model's task vector, before the vote and in the mean."),
       .density("Share of the elements that the trim keeps.", source: "1.0: mergekit. 0.2: the paper."),
-      .trim(), .trimScope(), .elect(), .zeroSign(),
+      .trim(), .trimScope(), .rescale(default: "none"), .elect(), .zeroSign(),
       .normalize(default: true, "Divide by the weights of the models that agree (mean), or take the sum."), .disjointMerge,
-      .lambda("Factor of the merged task vector. FusionBench's default is 0.3."),
+      .lambda("Factor of the merged task vector. FusionBench's default is 0.3."), .int8Mask,
       ParameterSchema(
         "compat", .choice(["none", "mergekit", "ties_merging", "fusion_bench", "sd_mecha", "merge_lm"]), default: "none",
         summary: "The settings of a public tool, for the parameters that are not given.",
         source:
-          "mergekit: the defaults. ties_merging, fusion_bench, merge_lm: trim inclusive, zero_sign majority, scope model. "
+          "mergekit: the defaults, and no L1 rescale where a sum is below 1e-7. ties_merging, fusion_bench, merge_lm: trim inclusive, zero_sign majority, scope model. "
           + "sd_mecha: trim inclusive, zero_sign drop."),
     ],
-    reports: ["kept", "conflicts", "thresholds", "majority_sign"], makesTaskVector: true)
+    reports: ["kept", "conflicts", "rescale", "thresholds", "majority_sign"], makesTaskVector: true)
 
   private let parameters: Parameters
   private let merge: DisjointMerge.Rule
@@ -65,7 +65,10 @@ struct Ties: MergeMethod {
     settings.scope = scope
     settings.elect = parameters.election()
     settings.merge = merge
+    settings.rescale = parameters.choice("rescale", as: TaskVectorSettings.Rescale.self)
+    settings.rescalesAfterTrim = true
     switch parameters.choice("compat") {
+    case "mergekit": settings.smallestSum = 1e-7
     case "sd_mecha": settings.counting = .sdMecha
     case "merge_lm": (settings.counting, settings.tiedMajority) = (.mergeLM, -1)
     case "ties_merging", "fusion_bench": settings.tiedMajority = -1

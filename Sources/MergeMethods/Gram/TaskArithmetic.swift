@@ -19,6 +19,13 @@ struct TaskArithmetic: MergeMethod {
       ParameterSchema(
         "normalize", .boolean, default: false, summary: "Divide by the sum of the weights (a sum below 1e-8 counts as 1).",
         source: "false: mergekit, FusionBench, task vectors reference."),
+      ParameterSchema(
+        "density", .number, default: 1.0, minimum: 0, maximum: 1, perModel: true,
+        summary: "Accepted, and changes nothing: this method trims nothing, in mergekit neither.", source: "mergekit."),
+      ParameterSchema(
+        "rescale", .boolean, default: false,
+        summary: "Accepted, and changes nothing: there is nothing to make up for, in mergekit neither.", source: "mergekit."),
+      .int8Mask,
     ],
     reports: ["coefficients"], makesTaskVector: true)
 

@@ -263,6 +263,21 @@ def test_an_exception_in_the_function_stops_the_job(large: Any, tmp_path: Path) 
     assert not (tmp_path / "out.partial").exists()
 
 
+def test_a_file_that_is_cut_off_during_the_merge_is_an_error(tmp_path: Path) -> None:
+    """Its pages are mapped, and a missing one would end the process."""
+    paths = write_sparse_models(tmp_path)
+    files = sorted(paths[1].rglob("*.safetensors")) if paths[1].is_dir() else [paths[1]]
+
+    def cut(state: sp.Progress) -> None:
+        if state.phase == "merging" and files[-1].stat().st_size > 1 << 20:
+            os.truncate(files[-1], 1 << 20)
+
+    recipe = {"merge_method": "linear", "models": [{"model": str(path)} for path in paths]}
+    with pytest.raises(sp.StockpotError, match="it has been truncated"):
+        sp.merge(recipe, tmp_path / "out", threads=1, progress=cut)
+    assert not (tmp_path / "out").exists()
+
+
 INTERRUPTED = """
 import json, signal, sys, time
 import stockpot as sp

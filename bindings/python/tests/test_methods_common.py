@@ -18,6 +18,11 @@ METHODS: dict[str, dict[str, Any]] = {
     "linear": {},
     "task_arithmetic": {"weight": 0.5},
     "slerp": {"t": 0.4},
+    "nuslerp": {"weight": [0.6, 0.4]},
+    "multislerp": {"weight": [0.5, 0.2, 0.3]},
+    "karcher": {},
+    "passthrough": {},
+    "nearswap": {"t": 0.05},
     "model_stock": {},
     "yoyo_scale": {},
     "geometric_median": {},
@@ -34,6 +39,14 @@ METHODS: dict[str, dict[str, Any]] = {
     "consensus_ta": {"weight": 0.5},
     "consensus_ties": {},
     "magmax": {},
+    "breadcrumbs": {"density": 0.5, "gamma": 0.1, "weight": 0.5},
+    "breadcrumbs_ties": {"density": 0.5, "gamma": 0.1},
+    "della_linear": {"density": 0.5, "weight": 0.5},
+    "della": {"density": 0.5, "rescale": True},
+    "sce": {"select_topk": 0.5},
+    "arcee_fusion": {},
+    "ram": {"epsilon": 0.05},
+    "ramplus_tl": {"epsilon": 0.05},
     "tsvm": {},
     "iso_c": {"lambda_": 0.5},
     "iso_cts": {"lambda_": 0.5, "common_space_fraction": 0.4},
@@ -50,11 +63,13 @@ ONE_SWEEP: dict[str, dict[str, Any]] = {
     "tall_mask": {"weight": 0.5},
     "consensus_ta": {"weight": 0.5, "k": 0},
     "magmax": {},
+    "nearswap": {"t": 0.05},
+    "ram": {"epsilon": 0.05},
 }
 """Methods, and parameters under which they do, that merge every element by itself, so that one may be spoilt alone."""
 
 WITH_STATISTICS = [
-    *((method, given) for method, given in METHODS.items() if method not in ("linear", "task_arithmetic", *ONE_SWEEP)),
+    *((method, given) for method, given in METHODS.items() if method not in (*ONE_SWEEP, "passthrough")),
     ("dare_linear", METHODS["dare_linear"]),
     ("tsd", {"rescale": "l1"}),
     ("consensus_ta", {"use_ties": True}),
@@ -63,6 +78,9 @@ WITH_STATISTICS = [
 
 TASK_VECTORS = ("task_arithmetic", "model_stock", "yoyo_scale", *dispatch.ELEMENTWISE, *dispatch.SPECTRAL)
 """Methods that take differences from a base."""
+
+MODELS = {"slerp": 2, "nuslerp": 2, "passthrough": 1, "nearswap": 1, "arcee_fusion": 1}
+"""How many models a method takes, where it is not any number."""
 
 ROWS = {"granularity": "row"}
 
@@ -77,7 +95,7 @@ def _inputs(
     """Models and base as the method takes them: 40 elements, as a matrix where it makes a difference."""
     if shape is None:
         shape = (8, 5) if method in dispatch.SPECTRAL else 40
-    base, models = random_models(np.random.default_rng(seed), 2 if method == "slerp" else 3, shape, dtype)
+    base, models = random_models(np.random.default_rng(seed), MODELS.get(method, 3), shape, dtype)
     required = sp.method_schema(method)["inputs"]["base"] == "required"
     return models, base if required else None
 
@@ -89,8 +107,8 @@ def test_every_method_has_a_reference() -> None:
 
 def _spoilt(method: str, value: float, dtype: np.dtype[Any]) -> tuple[list[AnyArray], AnyArray | None]:
     models, base = _inputs(method, dtype)
-    models[1] = models[1].copy()
-    models[1].flat[7] = value
+    models[-1] = models[-1].copy()
+    models[-1].flat[7] = value
     return models, base
 
 
@@ -193,8 +211,9 @@ def test_inputs_that_do_not_fit(method: str) -> None:
     """Shapes that differ, parameters that are unknown or out of range, and no models are errors that say so."""
     models, base = _inputs(method)
     given = METHODS[method]
-    with pytest.raises(sp.ShapeError):
-        sp.merge_tensors(method, [models[0], *(model[:-1] for model in models[1:])], base, **given)
+    if len(inputs(models, base)) > 1:
+        with pytest.raises(sp.ShapeError):
+            sp.merge_tensors(method, [*models[:-1], models[-1][:-1]], base, **given)
     with pytest.raises(sp.ParameterError, match="on_non_finite"):
         sp.merge_tensors(method, models, base, on_non_finit="warn", **given)
     with pytest.raises(sp.ParameterError):

@@ -211,3 +211,16 @@ def test_scopes(scope: str) -> None:
     expected, _ = dispatch.merge_checkpoint("dare_ties", models, base, **parameters)
     for name, want in expected.items():
         assert_one_rounding(merged[name], want, 8.0 * arithmetic([base[name]], F32))
+
+
+def test_a_mean_is_not_rescaled_unless_asked_for() -> None:
+    """Of what is left it is a mean already: 8 equal task vectors, half of each dropped, come out as they are."""
+    base = np.zeros(4000, np.float32)
+    model = np.random.default_rng(31).standard_normal(4000).astype(np.float32)
+    given: dict[str, Any] = {"density": 0.5, "normalize": True}
+    mean, _ = merge("dare_ties", [model] * 8, base, **given)
+    assert np.array_equal(mean[mean != 0.0], model[mean != 0.0])
+    asked, _ = merge("dare_ties", [model] * 8, base, rescale=True, **given)
+    tool, _ = merge("dare_ties", [model] * 8, base, compat="mergekit", **given)
+    assert same_bytes(asked, tool)
+    assert float(np.median(asked[mean != 0.0] / model[mean != 0.0])) == pytest.approx(2.0, rel=0.05)

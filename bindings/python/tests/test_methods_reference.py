@@ -24,7 +24,23 @@ from reference.arrays import AnyArray, Array, unpack_bits, widen
 
 GOLDENS = Path(__file__).resolve().parents[3] / "Tests" / "Fixtures" / "goldens"
 MANIFEST = read_manifest(GOLDENS)
-COMPAT_METHODS = ("slerp", "model_stock", "yoyo_scale", "ties", "dare_ties", "magnitude_prune")
+COMPAT_METHODS = (
+    "slerp",
+    "nuslerp",
+    "multislerp",
+    "karcher",
+    "nearswap",
+    "model_stock",
+    "yoyo_scale",
+    "ties",
+    "dare_ties",
+    "magnitude_prune",
+    "breadcrumbs",
+    "breadcrumbs_ties",
+    "della",
+    "della_linear",
+    "sce",
+)
 
 PEERS_OF_SPECTRAL: dict[str, Parameters] = {
     "tsvm": {"compat": "fusion_bench"},

@@ -137,3 +137,10 @@ def test_the_result_lies_between_inputs_where_weights_are_convex() -> None:
     values = np.stack([widen(array) for array in inputs(models, base)])
     assert np.all(widen(merged) >= values.min(axis=0))
     assert np.all(widen(merged) <= values.max(axis=0))
+
+
+def test_parameters_that_mergekit_takes_and_ignores() -> None:
+    base, models = random_models(np.random.default_rng(12), 3, 100, F32)
+    plain, _ = merge("task_arithmetic", models, base, weight=0.5)
+    for ignored in ({"density": [0.5, 0.2, 1.0]}, {"rescale": True}, {"int8_mask": True}):
+        assert same_bytes(merge("task_arithmetic", models, base, weight=0.5, **ignored)[0], plain)

@@ -36,6 +36,7 @@ from reference.checks import (
     merge,
     mixed_models,
     mixtures,
+    reduction,
     seeds,
     shapes_and_types,
     sizes,
@@ -280,3 +281,21 @@ def test_presets_of_checkpoints(compat: str) -> None:
     expected, _ = dispatch.merge_checkpoint("ties", models, base, compat=compat, density=0.3)
     for name, want in expected.items():
         assert_one_rounding(merged[name], want, 8.0 * arithmetic([base[name]], merged[name].dtype))
+
+
+@pytest.mark.parametrize("rescale", ["l1", True, "inverse", "none", False])
+@pytest.mark.parametrize("dtype", [F32, F64, BF16], ids=str)
+def test_rescale(rescale: str | bool, dtype: np.dtype[Any]) -> None:
+    """mergekit's parameter: what makes up for the trim, by the sums of magnitudes or the density."""
+    base, models = random_models(np.random.default_rng(21), 3, 500, dtype)
+    given = {"density": 0.4, "rescale": rescale, "weight": [1.0, 0.5, 2.0]}
+    merged, report = check_method("ties", models, base, coefficients=20.0 * reduction([*models, base], dtype), **given)
+    plain, _ = merge("ties", models, base, density=0.4, weight=[1.0, 0.5, 2.0])
+    assert same_bytes(merged, plain) == (rescale in ("none", False))
+    assert ("rescale" in report) == (rescale not in ("none", False))
+
+
+def test_int8_mask_changes_nothing() -> None:
+    base, models = random_models(np.random.default_rng(22), 3, 500, F32)
+    plain, _ = merge("ties", models, base, density=0.4)
+    assert same_bytes(merge("ties", models, base, density=0.4, int8_mask=True)[0], plain)

@@ -177,3 +177,21 @@ def test_override() -> None:
 def test_override_refuses(assignment: str, words: str) -> None:
     with pytest.raises(sp.RecipeError, match=words):
         override(load_recipe(TEXT), [assignment])
+
+
+@pytest.mark.parametrize(("method", "given"), [("nearswap", {"t": 0.1}), ("slerp", {"t": 0.5}), ("arcee_fusion", {})])
+def test_a_base_among_the_models_is_the_base(method: str, given: dict[str, Any], tmp_path: Path) -> None:
+    """As mergekit's examples write it, also for methods of a single model; nothing but the base is too little."""
+    rng = np.random.default_rng(1)
+    for name in ("base", "a", "b"):
+        sp.save({"w": rng.standard_normal((4, 6)).astype(np.float32)}, tmp_path / name)
+    paths = {name: str(tmp_path / name) for name in ("base", "a", "b")}
+    recipe: dict[str, Any] = {"merge_method": method, "base_model": paths["base"], "parameters": given}
+    for models, place in (([paths["base"], paths["a"]], "both"), ([paths["a"]], "one")):
+        sp.merge({**recipe, "models": models}, tmp_path / place, progress=False)
+    with sp.open(tmp_path / "both") as both, sp.open(tmp_path / "one") as one:
+        assert np.array_equal(both["w"], one["w"])
+    with pytest.raises(sp.MethodError):
+        sp.plan({**recipe, "models": [paths["base"]]})
+    with pytest.raises(sp.MethodError):
+        sp.plan({**recipe, "models": [paths["base"], paths["a"], paths["b"]]})

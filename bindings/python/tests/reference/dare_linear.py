@@ -23,6 +23,7 @@ def task_vector(
     random_seed: int = 0,
     compat: str | None = None,
     parts: Parts | None = None,
+    int8_mask: bool = False,
 ) -> Array:
     """lambda * sum e_i; with `normalize` divided by the sum of the weights, or by 1 where that is below 1e-8."""
     options = Options(density, drop, epsilon, random_seed, rescale, weight=weight, compat=compat)

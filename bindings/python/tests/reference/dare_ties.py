@@ -33,21 +33,26 @@ def task_vector(
     random_seed: int = 0,
     compat: str | None = None,
     parts: Parts | None = None,
+    int8_mask: bool = False,
 ) -> Array:
-    """lambda * tau."""
+    """lambda * tau. A mean is not rescaled unless it is asked for, or a tool's numbers are."""
     preset = PRESETS.get(compat or "", {})
+    rule = merge_rule(normalize, merge, "sum")
+    if rescale is None:
+        unscaled = rule == "mean" and compat != "mergekit"
+        rescale = preset.get("rescale", "none" if unscaled else "l1")
     options = Options(
         density,
         drop,
         epsilon,
         random_seed,
-        preset.get("rescale", "l1") if rescale is None else rescale,
+        rescale,
         trim_density,
         trim or preset.get("trim", "exact"),
         weight,
         elect,
         zero_sign or preset.get("zero_sign", "plus"),
-        merge_rule(normalize, merge, "sum"),
+        rule,
         compat,
     )
     return lambda_ * pipeline(models, base, options, parts)

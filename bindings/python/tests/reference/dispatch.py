@@ -8,18 +8,31 @@ from typing import Any
 import numpy as np
 
 from . import (
+    arcee_fusion,
+    breadcrumbs,
+    breadcrumbs_ties,
     consensus_ta,
     consensus_ties,
     dare_linear,
     dare_ties,
+    della,
+    della_linear,
     geometric_median,
     iso_c,
     iso_cts,
+    karcher,
     linear,
     magmax,
     magnitude_prune,
     model_stock,
+    multislerp,
+    nearswap,
+    nuslerp,
+    passthrough,
+    ram,
+    ramplus_tl,
     scale_svd,
+    sce,
     slerp,
     tall_mask,
     task_arithmetic,
@@ -47,6 +60,14 @@ ELEMENTWISE: dict[str, Any] = {
     "consensus_ta": consensus_ta,
     "consensus_ties": consensus_ties,
     "magmax": magmax,
+    "breadcrumbs": breadcrumbs,
+    "breadcrumbs_ties": breadcrumbs_ties,
+    "della": della,
+    "della_linear": della_linear,
+    "sce": sce,
+    "arcee_fusion": arcee_fusion,
+    "ram": ram,
+    "ramplus_tl": ramplus_tl,
 }
 """Methods that say what becomes of task vectors, by `task_vector` of their modules."""
 
@@ -57,6 +78,11 @@ METHODS = (
     "linear",
     "task_arithmetic",
     "slerp",
+    "nuslerp",
+    "multislerp",
+    "karcher",
+    "passthrough",
+    "nearswap",
     "model_stock",
     "yoyo_scale",
     "geometric_median",
@@ -65,11 +91,22 @@ METHODS = (
     *SPECTRAL,
 )
 
-_NAMED = ("tsd", "tsd_v2", "tgmd")
+_NAMED = ("tsd", "tsd_v2", "tgmd", "della", "della_linear")
 """Of the elementwise methods, those whose random stream takes the name and that never join tensors."""
 _JOINED = ("ties", "dare_linear", "dare_ties", "tall_mask", "consensus_ta", "consensus_ties")
 """Those that know the tensors that a scope joins."""
-_COMPAT = ("ties", "dare_linear", "dare_ties", "magnitude_prune", "tsvm")
+_COMPAT = (
+    "ties",
+    "dare_linear",
+    "dare_ties",
+    "magnitude_prune",
+    "tsvm",
+    "breadcrumbs",
+    "breadcrumbs_ties",
+    "della",
+    "della_linear",
+    "sce",
+)
 
 Report = dict[str, Any]
 
@@ -195,6 +232,34 @@ def _slerp(models: list[AnyArray], base: AnyArray | None, name: str, parameters:
     return merged, {"cosine": decision.cosine, "linear": decision.linear}
 
 
+def _nuslerp(models: list[AnyArray], base: AnyArray | None, name: str, parameters: Report) -> tuple[Array, Report]:
+    merged, cosine, linear = nuslerp.merge(models, base, **parameters)
+    t = nuslerp.position(parameters.get("weight", 1.0))
+    if cosine.size != 1:
+        return merged, {"t": t, "linear": int(linear.sum()), "slices": cosine.size}
+    return merged, {"t": t, "cosine": float(cosine.item()), "linear": bool(linear.item())}
+
+
+def _multislerp(models: list[AnyArray], base: AnyArray | None, name: str, parameters: Report) -> tuple[Array, Report]:
+    merged, length = multislerp.merge(models, base, **parameters)
+    return merged, {"mean_length": length}
+
+
+def _karcher(models: list[AnyArray], base: AnyArray | None, name: str, parameters: Report) -> tuple[Array, Report]:
+    merged, steps = karcher.merge(models, **parameters)
+    return merged, {"iterations": steps}
+
+
+def _passthrough(models: list[AnyArray], base: AnyArray | None, name: str, parameters: Report) -> tuple[Array, Report]:
+    parameters.pop("compat", None)
+    return passthrough.merge(models, **parameters), {}
+
+
+def _nearswap(models: list[AnyArray], base: AnyArray | None, name: str, parameters: Report) -> tuple[Array, Report]:
+    assert base is not None
+    return nearswap.merge(models, base, **parameters), {}
+
+
 def _model_stock(models: list[AnyArray], base: AnyArray | None, name: str, parameters: Report) -> tuple[Array, Report]:
     assert base is not None
     parameters.pop("ignore_keys", None)
@@ -248,6 +313,11 @@ _CALLS = {
     "linear": _linear,
     "task_arithmetic": _task_arithmetic,
     "slerp": _slerp,
+    "nuslerp": _nuslerp,
+    "multislerp": _multislerp,
+    "karcher": _karcher,
+    "passthrough": _passthrough,
+    "nearswap": _nearswap,
     "model_stock": _model_stock,
     "yoyo_scale": _yoyo_scale,
     "geometric_median": _geometric_median,

@@ -5,8 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from .arrays import AnyArray, Array, widen
-from .task_vectors import Options, Parts, PerModel, merge_rule, pipeline
+from .task_vectors import (
+    Options,
+    Parts,
+    PerModel,
+    agreement,
+    merge_rule,
+    merged,
+    per_model,
+    pipeline,
+    prepared,
+    rescale_rule,
+    rescaling,
+    task_vectors,
+)
 
 PRESETS: dict[str, dict[str, str]] = {
     "ties_merging": {"trim": "inclusive", "zero_sign": "majority", "scope": "model"},
@@ -24,6 +39,7 @@ def task_vector(
     weight: PerModel = 1.0,
     density: PerModel = 1.0,
     trim: str | None = None,
+    rescale: str | bool = "none",
     elect: str = "mass",
     zero_sign: str | None = None,
     normalize: bool | None = None,
@@ -31,8 +47,9 @@ def task_vector(
     lambda_: float = 1.0,
     compat: str | None = None,
     parts: Parts | None = None,
+    int8_mask: bool = False,
 ) -> Array:
-    """lambda * tau."""
+    """lambda * tau. A rescale makes up for what the trim takes, tensor by tensor."""
     preset = PRESETS.get(compat or "", {})
     options = Options(
         trim_density=density,
@@ -43,7 +60,15 @@ def task_vector(
         merge=merge_rule(normalize, merge, "mean"),
         compat=compat,
     )
-    return lambda_ * pipeline(models, base, options, parts)
+    if rescale_rule(rescale) == "none":
+        return lambda_ * pipeline(models, base, options, parts)
+    assert parts is None or len(parts) == 1, "a rescale of joined tensors"
+    e = prepared(models, base, options, parts)
+    for index, whole in enumerate(task_vectors(models, base)):
+        share = float(per_model(density, len(models))[index])
+        kept = np.where(e[index] != 0.0, whole, 0.0)
+        e[index] *= rescaling(rescale_rule(rescale), whole, kept, share)
+    return lambda_ * merged(e, agreement(e, options), weight, options.merge).reshape(base.shape)
 
 
 def merge(models: Sequence[AnyArray], base: AnyArray, **parameters: Any) -> Array:

@@ -1,0 +1,112 @@
+// Selective merge: of chosen elements of the task vectors, the weighted mean of those that have the sign of their sum.
+//
+//   d_i: 0 where the element is not chosen (ElementScores.swift);   gamma = + if sum_i d_i >= 0, else -;   A = {i: sign(d_i) = gamma}
+//   tau = sum_A w_i d_i / max(sum_A w_i, floor), a sum of 0 counting as 1
+//
+// Shapes, types and NaN rule: TaskVectors.swift; a poisoned element comes out NaN. A choice by scores needs F32 or F64 inputs.
+// Arithmetic: the elements' arithmetic type, rounded once to the output. A result of tau = 0 is x_0, the sign of its zero included.
+// Traffic: (K + 1) * size bytes per element for the sums, (K + 2) * size to write.
+// Source: Wan et al., "FuseChat: Knowledge Fusion of Chat Models", arXiv:2408.07990.
+
+public struct SelectiveMerge: Sendable {
+  public let scores: ElementScores
+  public let choice: ElementScores.Choice
+
+  public init(_ scores: ElementScores, _ choice: ElementScores.Choice) {
+    self.scores = scores
+    self.choice = choice
+  }
+
+  /// Add |d_i|² of what is chosen to `sums[i]`.
+  /// - Returns: 0, or NaN if an input is not finite.
+  @inline(never)
+  public func addSquares(_ block: TaskVectorBlock, to sums: UnsafeMutablePointer<Double>) -> Double {
+    switch block.inputs.dtype {
+    case .bf16: squares(BF16Element.self, block, sums)
+    case .f16: squares(F16Element.self, block, sums)
+    case .f32: squares(F32Element.self, block, sums)
+    case .f64: squares(F64Element.self, block, sums)
+    default: preconditionFailure("squares of task vectors have no kernel for \(block.inputs.dtype)")
+    }
+  }
+
+  @inline(__always)
+  private func squares<Element: KernelElement>(
+    _: Element.Type, _ block: TaskVectorBlock, _ sums: UnsafeMutablePointer<Double>
+  ) -> Double {
+    let pairs = RowPairs(diagonal: scores.vectors.models)
+    return scores.vectors.chunks(Element.self, block, raw: true) { rows, offset, length, count in
+      choose(rows, block, offset, length, count)
+      rows.addProducts(pairs, vectors: count, sums)
+    }
+  }
+
+  @inline(__always)
+  private func choose<Scalar: ArithmeticScalar>(
+    _ rows: Rows<Scalar>, _ block: TaskVectorBlock, _ offset: Int, _ length: Int, _ count: Int
+  ) {
+    if Scalar.self == Double.self {
+      scores.choose(choice, Rows<Double>(block.workspace), start: block.start + offset, length: length, vectors: count)
+    } else if case .none = choice {
+      for k in 0..<scores.vectors.models { for v in 0..<count { rows.set(k, v, .zero) } }
+    } else if case .from = choice {
+      preconditionFailure("a choice by scores needs F32 or F64 inputs")
+    }
+  }
+
+  /// Write x_0 + lambda tau, or lambda tau, and count what is chosen and not 0 per model; see `DisjointMerge.run`.
+  /// - Parameters:
+  ///   - weights: w_i.
+  ///   - floor: of the divisor; 0: none.
+  @inline(never)
+  public func run(
+    _ block: TaskVectorBlock, weights: [Double], floor: Double, lambda: Double, addsBase: Bool,
+    output: UnsafeMutableRawPointer, _ outputType: DType, sums: UnsafeMutablePointer<Double>
+  ) -> Double {
+    let place = MergedOutput(lambda: lambda, addsBase: addsBase, pointer: output)
+    switch (block.inputs.dtype, outputType) {
+    case (.bf16, .bf16): return run(BF16Element.self, BF16Element.self, block, weights, floor, place, sums)
+    case (.f16, .f16): return run(F16Element.self, F16Element.self, block, weights, floor, place, sums)
+    case (.f32, .f32): return run(F32Element.self, F32Element.self, block, weights, floor, place, sums)
+    case (.f32, .f64): return run(F32Element.self, F64Element.self, block, weights, floor, place, sums)
+    case (.f64, .f64): return run(F64Element.self, F64Element.self, block, weights, floor, place, sums)
+    default: preconditionFailure("selective merging has no kernel from \(block.inputs.dtype) to \(outputType)")
+    }
+  }
+
+  @inline(__always)
+  private func run<In: KernelElement, Out: KernelElement>(
+    _: In.Type, _: Out.Type, _ block: TaskVectorBlock, _ weights: [Double], _ floor: Double, _ place: MergedOutput,
+    _ sums: UnsafeMutablePointer<Double>
+  ) -> Double where In.Arithmetic == Out.Arithmetic {
+    typealias Scalar = In.Arithmetic
+    let vectors = scores.vectors
+    let models = vectors.models
+    let least = SIMD8<Scalar>(repeating: Scalar(floor))
+    return vectors.chunks(In.self, block, raw: true) { rows, offset, length, count in
+      choose(rows, block, offset, length, count)
+      for k in 0..<models {
+        var some = SIMD8<Scalar>.zero
+        for v in 0..<count { some += Scalar.above(Scalar.magnitudes(rows.vector(k, v), narrow: false), .zero) }
+        sums[k] += laneSum(some)
+      }
+      for v in 0..<count {
+        var vote = SIMD8<Scalar>.zero
+        for k in 0..<models { vote += rows.vector(k, v) }
+        let sign = Scalar.fillingZeros(Scalar.signs(vote), with: 1)
+        var (total, divisor) = (SIMD8<Scalar>.zero, SIMD8<Scalar>.zero)
+        for k in 0..<models {
+          let d = rows.vector(k, v)
+          let weight = SIMD8<Scalar>(repeating: Scalar(weights[k]))
+          // Times a sign of +-1, which is exact.
+          let agrees = d * sign
+          total.addProduct(weight, Scalar.positive(agrees, d))
+          divisor += Scalar.positive(agrees, weight)
+        }
+        let share = Scalar.chosen(divisor, where: divisor, isAbove: least, else: least)
+        rows.set(vectors.resultRow, v, total / Scalar.fillingZeros(share, with: 1))
+      }
+      place.store(In.self, Out.self, rows, block, offset: offset, length: length, vectors.resultRow, vectors.poisonRow)
+    }
+  }
+}
