@@ -118,7 +118,7 @@ import Testing
 
   @Test func whatAMethodHoldsCountsAsMemory() throws {
     let family = try Family()
-    let ties = family.recipe("ties", ["density": 0.5])
+    let ties = family.recipe("ties", ["density": 0.5, "scope": "model"])
     var options = JobOptions()
     // Three histograms of 512 KiB per model, three models.
     options.maxMemory = 4 << 20

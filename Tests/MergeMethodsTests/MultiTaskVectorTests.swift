@@ -29,7 +29,7 @@ import Testing
 
   @Test func scratchIsThatOfTies() throws {
     let tensor = TensorContext(name: "w", shape: [100, 100], modelCount: 3, hasBase: true)
-    let ties = try make("ties", ["density": 0.2]).scratchBytes(tensor)
+    let ties = try make("ties", ["density": 0.2, "scope": "model"]).scratchBytes(tensor)
     for name in Self.methods {
       #expect(try make(name, ["use_ties": true]).scratchBytes(tensor) == ties && ties > 0)
       #expect(try make(name, ["use_ties": false]).scratchBytes(tensor) == 0)
