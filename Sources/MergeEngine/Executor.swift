@@ -22,6 +22,7 @@ public final class Executor: @unchecked Sendable {
   private let heartbeat: () -> Void
 
   private let monitor = Monitor()
+  private let crew: Crew
   private var next = 0
   private var active: [ActiveTensor] = []
   /// Tensors whose pooled sums are known, waiting to go on.
@@ -48,6 +49,7 @@ public final class Executor: @unchecked Sendable {
   ) {
     self.tasks = tasks
     self.threads = max(1, threads)
+    crew = Crew(size: self.threads, monitor: monitor)
     self.control = control
     self.heartbeat = heartbeat
     self.finished = finished
@@ -62,7 +64,7 @@ public final class Executor: @unchecked Sendable {
 
   /// Run all tasks. The first failure stops the rest.
   public func run() throws(Failure) {
-    MappedWindow.whileGuarding { WorkerPool.run(count: threads) { [self] _ in work() } }
+    MappedWindow.whileGuarding { WorkerPool.run(count: threads) { [self] _ in crew.enlist { work() } } }
     if let failure { throw failure }
     if control.isCancelled { throw Failure(.cancelled, "the merge was cancelled") }
   }
@@ -95,6 +97,7 @@ public final class Executor: @unchecked Sendable {
       for tensor in active { if let stretch = tensor.claim() { return (tensor, stretch) } }
       if active.count <= threads, startAnother() { continue }
       if active.isEmpty, parked == 0 { break }
+      if crew.help() { continue }
       monitor.wait()
     }
     monitor.wakeAll()
