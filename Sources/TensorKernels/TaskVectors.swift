@@ -157,21 +157,40 @@ public struct TaskVectors: Sendable {
   ) -> SIMD8<Element.Arithmetic> {
     typealias Scalar = Element.Arithmetic
     var total = SIMD8<Scalar>.zero
-    let (models, poisonRow) = (self.models, self.poisonRow)
-    Rows<Scalar>.tiles(Element.self, block.inputs, from: block.from + offset, count: length) { tile, table, byte in
-      let base = Element.load(table[0], byte)
+    let from = block.from + offset
+    let whole = length / 16
+    let base = block.inputs.table[0] + from * Element.size
+    for k in 0..<models {
+      let model = block.inputs.table[k + 1] + from * Element.size
       var (low, high) = (SIMD8<Scalar>.zero, SIMD8<Scalar>.zero)
-      for k in 0..<models {
-        let lanes = Element.load(table[k + 1], byte)
-        let (first, second) = (lanes.low - base.low, lanes.high - base.high)
+      for tile in 0..<whole {
+        let (x, y) = (Element.load(base, tile * 16 * Element.size), Element.load(model, tile * 16 * Element.size))
+        let (first, second) = (y.low - x.low, y.high - x.high)
         rows.set(k, 2 * tile, first)
         rows.set(k, 2 * tile + 1, second)
         low.addProduct(first, SIMD8(repeating: 0))
         high.addProduct(second, SIMD8(repeating: 0))
       }
-      rows.set(poisonRow, 2 * tile, low)
-      rows.set(poisonRow, 2 * tile + 1, high)
       total += low + high
+    }
+    if whole * 16 < length {
+      withPaddedTail(block.inputs, size: Element.size, from: from + whole * 16, count: length - whole * 16) { table in
+        let x = Element.load(table[0], 0)
+        for k in 0..<models {
+          let y = Element.load(table[k + 1], 0)
+          rows.set(k, 2 * whole, y.low - x.low)
+          rows.set(k, 2 * whole + 1, y.high - x.high)
+          total.addProduct(y.low - x.low, SIMD8(repeating: 0))
+          total.addProduct(y.high - x.high, SIMD8(repeating: 0))
+        }
+      }
+    }
+    // A sum of zeros, but for what is not finite: then the places are wanted too.
+    let isPoisoned = laneSum(total) != 0
+    for v in 0..<2 * ((length + 15) / 16) {
+      var poison = SIMD8<Scalar>.zero
+      if isPoisoned { for k in 0..<models { poison.addProduct(rows.vector(k, v), SIMD8(repeating: 0)) } }
+      rows.set(poisonRow, v, poison)
     }
     return total
   }
@@ -218,6 +237,15 @@ public struct TaskVectors: Sendable {
     _ length: Int, _ vectors: Int
   ) {
     typealias Scalar = Element.Arithmetic
+    if Element.isPaired, start % 4 == 0 {
+      let words = UnsafeMutableRawPointer(rows[wordsRow])
+      stream.fillPaired(words.assumingMemoryBound(to: UInt32.self), start: start, count: 16 * ((length + 15) / 16))
+      for v in 0..<vectors {
+        let word = words.load(fromByteOffset: 32 * v, as: SIMD8<UInt32>.self)
+        rows.set(k, v, Scalar.kept(rows.vector(k, v), word: word, below: limit))
+      }
+      return
+    }
     let words = words(rows, stream, start, length)
     for tile in 0..<(vectors / 2) {
       let sixteen = UnsafeRawPointer(words + 16 * tile).loadUnaligned(as: SIMD16<UInt32>.self)
@@ -268,17 +296,21 @@ public struct TaskVectors: Sendable {
       }
       return
     }
-    let inclusive = dropsBefore >= start + length
-    let limit = SIMD8<Scalar>(repeating: threshold)
+    guard let most = dropsBefore >= start + length ? previous(threshold) : threshold else {
+      for v in 0..<vectors { rows.set(k, v, .zero) }
+      return
+    }
     for v in 0..<vectors {
       let values = rows.vector(k, v)
-      let rank = Scalar.magnitudes(values, narrow: narrow)
-      let kept =
-        inclusive
-        ? Scalar.chosen(values, where: limit, isAbove: rank, else: .zero)
-        : Scalar.chosen(.zero, where: rank, isAbove: limit, else: values)
-      rows.set(k, v, kept)
+      rows.set(k, v, Scalar.kept(values, rank: Scalar.magnitudes(values, narrow: narrow), upTo: most))
     }
+  }
+
+  /// The next lower magnitude, in the type in which they are ranked; nil below 0.
+  @inline(__always)
+  private func previous<Scalar: ArithmeticScalar>(_ magnitude: Scalar) -> Scalar? {
+    guard magnitude > 0 else { return nil }
+    return narrow ? Scalar(Float(magnitude).nextDown) : magnitude.nextDown
   }
 
   @inline(__always)
@@ -296,11 +328,11 @@ public struct TaskVectors: Sendable {
       }
       return
     }
-    let inclusive = tiesBefore >= start + length
+    let least =
+      tiesBefore >= start + length ? threshold : narrow ? Scalar(Float(threshold).nextUp) : threshold.nextUp
     for v in 0..<vectors {
       let values = rows.vector(k, v)
-      let rank = Scalar.magnitudes(values, narrow: narrow)
-      rows.set(k, v, Scalar.kept(values, rank: rank, threshold: threshold, inclusive: inclusive))
+      rows.set(k, v, Scalar.kept(values, rank: Scalar.magnitudes(values, narrow: narrow), from: least))
     }
   }
 }
