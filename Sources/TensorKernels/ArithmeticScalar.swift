@@ -37,8 +37,8 @@ protocol ArithmeticScalar: SIMDScalar, BinaryFloatingPoint, Codable {
   /// `counts`, one more in the lanes where `a` is not 0.
   static func counting(_ counts: SIMD8<Count>, _ a: SIMD8<Self>) -> SIMD8<Count>
 
-  /// `a` where `word` is below `limit`, else 0.
-  static func kept(_ a: SIMD8<Self>, word: SIMD8<UInt32>, below limit: UInt32) -> SIMD8<Self>
+  /// `a` where all bits of `mask` are set, 0 where none is.
+  static func kept(_ a: SIMD8<Self>, mask: SIMD8<Int32>) -> SIMD8<Self>
 
   /// In binary64.
   static func wide(_ a: SIMD8<Self>) -> SIMD8<Double>
@@ -126,8 +126,8 @@ extension Float: ArithmeticScalar {
   }
 
   @inline(__always)
-  static func kept(_ a: SIMD8<Float>, word: SIMD8<UInt32>, below limit: UInt32) -> SIMD8<Float> {
-    unsafeBitCast(unsafeBitCast(a, to: SIMD8<Int32>.self) & masks(of: word, below: limit), to: SIMD8<Float>.self)
+  static func kept(_ a: SIMD8<Float>, mask: SIMD8<Int32>) -> SIMD8<Float> {
+    unsafeBitCast(unsafeBitCast(a, to: SIMD8<Int32>.self) & mask, to: SIMD8<Float>.self)
   }
 
   @inline(__always)
@@ -231,10 +231,9 @@ extension Double: ArithmeticScalar {
   }
 
   @inline(__always)
-  static func kept(_ a: SIMD8<Double>, word: SIMD8<UInt32>, below limit: UInt32) -> SIMD8<Double> {
-    let masks = masks(of: word, below: limit)
+  static func kept(_ a: SIMD8<Double>, mask: SIMD8<Int32>) -> SIMD8<Double> {
     var wide = SIMD16<Int32>()
-    (wide.evenHalf, wide.oddHalf) = (masks, masks)
+    (wide.evenHalf, wide.oddHalf) = (mask, mask)
     return unsafeBitCast(
       unsafeBitCast(a, to: SIMD8<Int64>.self) & unsafeBitCast(wide, to: SIMD8<Int64>.self), to: SIMD8<Double>.self)
   }
@@ -277,7 +276,7 @@ extension Double: ArithmeticScalar {
 /// All bits of a lane where `word` is below `limit`, else none: the borrow of the difference, since an unsigned comparison is
 /// carried out lane by lane.
 @inline(__always)
-private func masks(of word: SIMD8<UInt32>, below limit: UInt32) -> SIMD8<Int32> {
+func masks(of word: SIMD8<UInt32>, below limit: UInt32) -> SIMD8<Int32> {
   let limits = SIMD8<UInt32>(repeating: limit)
   let borrow = (~word & limits) | ((~word | limits) & (word &- limits))
   return unsafeBitCast(borrow, to: SIMD8<Int32>.self) &>> 31

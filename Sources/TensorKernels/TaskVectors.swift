@@ -13,8 +13,8 @@
 public struct TaskVectorFilter: Sendable {
   public enum Drop: Sendable {
     case none
-    /// Keep where the word is below `limit`.
-    case bernoulli(RandomStream, limit: UInt32)
+    /// Keep where the word is below `limit`, and remember it in the mask.
+    case bernoulli(RandomStream, limit: UInt32, DropMask? = nil)
     /// Keep with a probability that depends on the magnitude's rank.
     case ranked(RandomStream, RankedKeep)
     /// Keep where the block's mask is not 0; the mask begins with the block, and lives as long as the call.
@@ -202,7 +202,13 @@ public struct TaskVectors: Sendable {
     for (k, filter) in filters.enumerated() {
       switch filter.drop {
       case .none: break
-      case .bernoulli(let stream, let limit): drop(Element.self, rows, k, stream, limit, start, length, vectors)
+      case .bernoulli(let stream, let limit, let mask):
+        if let known = mask?.known(start, paired: Element.isPaired) {
+          drop(rows, k, known, vectors)
+        } else {
+          let wanted = mask?.wanted(start, paired: Element.isPaired)
+          drop(Element.self, rows, k, stream, limit, start, length, vectors, into: wanted)
+        }
       case .ranked(let stream, let keep): drop(Element.self, rows, k, stream, keep, start, length, vectors)
       case .masked(let mask): drop(Element.self, rows, k, mask, start, length)
       }
@@ -231,28 +237,65 @@ public struct TaskVectors: Sendable {
     return words + shift
   }
 
+  /// - Parameter kept: receives the chunk's mask.
   @inline(__always)
   private func drop<Element: KernelElement>(
     _: Element.Type, _ rows: Rows<Element.Arithmetic>, _ k: Int, _ stream: RandomStream, _ limit: UInt32, _ start: Int,
-    _ length: Int, _ vectors: Int
+    _ length: Int, _ vectors: Int, into kept: UnsafeMutablePointer<SIMD8<Int32>>?
   ) {
     typealias Scalar = Element.Arithmetic
-    if Element.isPaired, start % 4 == 0 {
-      let words = UnsafeMutableRawPointer(rows[wordsRow])
-      stream.fillPaired(words.assumingMemoryBound(to: UInt32.self), start: start, count: 16 * ((length + 15) / 16))
-      for v in 0..<vectors {
-        let word = words.load(fromByteOffset: 32 * v, as: SIMD8<UInt32>.self)
-        rows.set(k, v, Scalar.kept(rows.vector(k, v), word: word, below: limit))
+    let words = UnsafeMutableRawPointer(rows[wordsRow])
+    order(Element.self, rows, stream, start, length, vectors)
+    for group in 0..<(vectors + 31) / 32 {
+      var bits = SIMD8<Int32>.zero
+      var bit: Int32 = 1
+      for v in 32 * group..<min(32 * group + 32, vectors) {
+        let mask = masks(of: words.load(fromByteOffset: 32 * v, as: SIMD8<UInt32>.self), below: limit)
+        rows.set(k, v, Scalar.kept(rows.vector(k, v), mask: mask))
+        bits |= mask & bit
+        bit &<<= 1
+      }
+      if let kept { kept[group] = bits }
+    }
+  }
+
+  /// The words of a chunk in the order of the row's lanes, in the row of words.
+  @inline(__always)
+  private func order<Element: KernelElement>(
+    _: Element.Type, _ rows: Rows<Element.Arithmetic>, _ stream: RandomStream, _ start: Int, _ length: Int, _ vectors: Int
+  ) {
+    let place = UnsafeMutableRawPointer(rows[wordsRow])
+    let count = 16 * ((length + 15) / 16)
+    if start % 4 == 0 {
+      let words = place.assumingMemoryBound(to: UInt32.self)
+      if Element.isPaired {
+        stream.fillPaired(words, start: start, count: count)
+      } else {
+        stream.fill(words, start: start, count: count)
       }
       return
     }
-    let words = words(rows, stream, start, length)
-    for tile in 0..<(vectors / 2) {
-      let sixteen = UnsafeRawPointer(words + 16 * tile).loadUnaligned(as: SIMD16<UInt32>.self)
-      let low = Element.isPaired ? sixteen.evenHalf : sixteen.lowHalf
-      let high = Element.isPaired ? sixteen.oddHalf : sixteen.highHalf
-      rows.set(k, 2 * tile, Scalar.kept(rows.vector(k, 2 * tile), word: low, below: limit))
-      rows.set(k, 2 * tile + 1, Scalar.kept(rows.vector(k, 2 * tile + 1), word: high, below: limit))
+    let words = UnsafeRawPointer(words(rows, stream, start, length))
+    for tile in 0..<vectors / 2 {
+      let sixteen = words.loadUnaligned(fromByteOffset: 64 * tile, as: SIMD16<UInt32>.self)
+      place.storeBytes(
+        of: Element.isPaired ? sixteen.evenHalf : sixteen.lowHalf, toByteOffset: 64 * tile, as: SIMD8<UInt32>.self)
+      place.storeBytes(
+        of: Element.isPaired ? sixteen.oddHalf : sixteen.highHalf, toByteOffset: 64 * tile + 32, as: SIMD8<UInt32>.self)
+    }
+  }
+
+  @inline(__always)
+  private func drop<Scalar: ArithmeticScalar>(
+    _ rows: Rows<Scalar>, _ k: Int, _ kept: UnsafePointer<SIMD8<Int32>>, _ vectors: Int
+  ) {
+    for group in 0..<(vectors + 31) / 32 {
+      var bits = kept[group]
+      for v in 32 * group..<min(32 * group + 32, vectors) {
+        let mask = (bits &<< 31) &>> 31
+        rows.set(k, v, Scalar.kept(rows.vector(k, v), mask: mask))
+        bits = bits &>> 1
+      }
     }
   }
 
