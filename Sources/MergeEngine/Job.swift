@@ -166,7 +166,9 @@ public final class Job: RunnableJob {
       if plan.sideFiles.carried.contains("config.json") {
         let source = folder + "/config.json"
         let text = try ConfigText.edited(
-          try FileSystem.read(source), dtype: plan.recipe.outputType?.torchName, source: source)
+          try FileSystem.read(source), dtype: plan.recipe.outputType?.torchName,
+          vocabularySize: plan.vocabulary?.vocabulary.size,
+          source: source)
         try FileSystem.write(text, to: merged + "/config.json")
       }
     }

@@ -38,6 +38,7 @@ extension Plan {
               ]
             })))
     }
+    if let vocabulary { members.append(.init(key: "vocabulary", value: vocabulary.json(tensors))) }
     members.append(.init(key: "tensors", value: .array(tensors.indices.map { describe($0) })))
     members += [
       .init(key: "bytes_to_read", value: .int(bytesToRead)), .init(key: "bytes_to_write", value: .int(bytesToWrite)),

@@ -34,7 +34,7 @@ public struct Plan {
     }
 
     let name: String
-    let shape: [Int]
+    var shape: [Int]
     let dtype: DType
     let action: Action
     /// Indices of inputs, the base first if the method uses it; one for a copy.
@@ -43,6 +43,8 @@ public struct Plan {
     let croppedColumns: Int?
     let group: Int?
     var warnings: [String] = []
+    /// Where the rows come from, for each of the inputs; nil: they are as they are stored.
+    var rowMaps: [RowMap]?
   }
 
   let recipe: Recipe
@@ -53,6 +55,7 @@ public struct Plan {
   let donor: Int
   let sideFiles: SideFiles
   private(set) var tensors: [Tensor]
+  let vocabulary: PlannedVocabulary?
   let layout: CheckpointLayout
   let artifacts: ArtifactCheckpoints
   /// Folder of the output that holds the merged checkpoint; "": the output itself. Only a method without artifacts uses that.
@@ -84,6 +87,7 @@ public struct Plan {
 
     var planner = TensorPlanner(recipe, opened)
     tensors = try planner.plan()
+    vocabulary = planner.vocabulary
     warnings += planner.warnings
     var metadata: [(key: String, value: String)] = []
     var naming = CheckpointLayout.Naming.folder
@@ -232,10 +236,15 @@ public struct Plan {
         policy = .ignore
       }
     }
-    let sources = tensor.inputs.map { index -> TensorInput in
-      let source = source(tensor, inputs[index].checkpoint)
-      guard inputs[index].isTaskVector, tensor.dtype.isFloat else { return source }
-      return .sum(base: self.source(tensor, inputs.first { $0.isBase }!.checkpoint), vector: source)
+    let sources = tensor.inputs.indices.map { position -> TensorInput in
+      let index = tensor.inputs[position]
+      guard let map = tensor.rowMaps?[position], let record = inputs[index].checkpoint.tensor(named: tensor.name),
+        !map.isIdentity(input: index, height: record.shape[0])
+      else { return source(tensor, index) }
+      return .gathered(
+        RowGather(
+          map, sources: Dictionary(uniqueKeysWithValues: map.inputs.map { ($0, source(tensor, $0)) }),
+          columns: tensor.shape.dropFirst().reduce(1, *)))
     }
     var context = TensorContext(
       name: tensor.name, shape: tensor.shape, modelCount: tensor.inputs.count - (hasBase ? 1 : 0), hasBase: hasBase)
@@ -247,6 +256,13 @@ public struct Plan {
     return TensorTask(
       context: context, inputs: sources, inputNames: tensor.inputs.map { inputs[$0].path }, output: output,
       outputType: tensor.dtype, method: method, policy: policy, group: group, artifacts: run?.artifacts(of: tensor.name))
+  }
+
+  /// A tensor of an input, as its method wants it: of a task vector, the weights.
+  private func source(_ tensor: Tensor, _ index: Int) -> TensorInput {
+    let own = source(tensor, inputs[index].checkpoint)
+    guard inputs[index].isTaskVector, tensor.dtype.isFloat else { return own }
+    return .sum(base: source(tensor, inputs.first { $0.isBase }!.checkpoint), vector: own)
   }
 
   private func source(_ tensor: Tensor, _ checkpoint: Checkpoint) -> TensorInput {

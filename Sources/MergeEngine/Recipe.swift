@@ -27,13 +27,14 @@ public struct Recipe {
   let onShapeMismatch: ShapePolicy
   let onMissing: MissingPolicy
   let extras: ExtrasPolicy
+  let vocabulary: Vocabulary?
   private(set) var warnings: [String] = []
 
   var schema: MethodSchema { method.schema }
 
   private static let keys = [
     "merge_method", "models", "base_model", "parameters", "dtype", "out_dtype", "config_source", "on_shape_mismatch",
-    "on_missing", "extras", "on_non_finite", "output", "random_seed", "statistics", "name",
+    "on_missing", "extras", "on_non_finite", "output", "random_seed", "statistics", "name", "vocabulary",
   ]
   private static let otherGrammar = ["slices", "modules", "tokenizer", "tokenizer_source", "chat_template"]
 
@@ -102,6 +103,7 @@ public struct Recipe {
     onShapeMismatch = try Self.policy(json, "on_shape_mismatch", .error, ["error", "base", "crop"])
     onMissing = try Self.policy(json, "on_missing", .error, ["error", "base", "available"])
     extras = try Self.policy(json, "extras", .drop, ["drop", "keep"])
+    if let section = json["vocabulary"], !section.isNull { vocabulary = try Vocabulary(section) } else { vocabulary = nil }
     self.warnings = warnings
   }
 

@@ -9,6 +9,7 @@ struct TensorPlanner {
   private let recipe: Recipe
   private let opened: PlanInputs
   private let layers: LayerIndex
+  private(set) var vocabulary: PlannedVocabulary?
   private(set) var warnings: [String] = []
   private var missing: [String] = []
   private var groups: [String: Int] = [:]
@@ -24,10 +25,13 @@ struct TensorPlanner {
     let source = opened.inputs[opened.names].checkpoint
     let stored = source.tensors.sorted { ($0.file, $0.offset, $0.name) < ($1.file, $1.offset, $1.name) }
     guard !stored.isEmpty else { throw Failure(.format, "\(source.path) holds no tensors: there is nothing to merge") }
+    vocabulary = try recipe.vocabulary.map { (section) throws(Failure) in try PlannedVocabulary(section, opened) }
+    warnings += vocabulary?.warnings ?? []
     var tensors: [Plan.Tensor] = []
     tensors.reserveCapacity(stored.count)
     for record in stored { tensors.append(try plan(record)) }
     tensors += try extras(beside: source)
+    if let vocabulary { tensors = try tensors.map { (tensor) throws(Failure) in try vocabulary.reindexed(tensor) } }
     if !missing.isEmpty { warnings.append(Self.listed(missing, "missing in some models") + ", see the report") }
     return tensors
   }
@@ -73,10 +77,11 @@ struct TensorPlanner {
         "'\(name)' is \(record.dtype.name) in \(opened.inputs[opened.names].path) but \(records[odd].dtype.name) in "
           + "\(opened.inputs[inputs[odd]].path): convert one of them")
     }
-    var shape = record.shape
+    let shapes = records.map { vocabulary?.shape($0) ?? $0.shape }
+    var shape = vocabulary?.shape(record) ?? record.shape
     var cropped: Int?
     var notes: [String] = []
-    if let odd = records.indices.first(where: { records[$0].shape != record.shape }) {
+    if let odd = records.indices.first(where: { shapes[$0] != shape }) {
       let text =
         "'\(name)' has shape \(record.shape) in \(opened.inputs[opened.names].path) but \(records[odd].shape) in "
         + "\(opened.inputs[inputs[odd]].path)"
