@@ -160,6 +160,7 @@ public final class Job: RunnableJob {
       if let lambdas = report.lambdasCSV { try FileSystem.write(lambdas, to: stem + ".yoyo_scale.csv") }
       return try FileSystem.remove(partial)
     }
+    if plan.makesMerged { try plan.tokenizerFiles.write(to: mergedPath(partial)) }
     if plan.makesMerged, let folder = plan.inputs[plan.donor].checkpoint.folder {
       let merged = mergedPath(partial)
       try plan.sideFiles.copy(from: folder, to: merged, except: ["config.json"])

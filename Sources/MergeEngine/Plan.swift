@@ -54,6 +54,7 @@ public struct Plan {
   /// Index of the input that gives config, tokenizer and other files.
   let donor: Int
   let sideFiles: SideFiles
+  let tokenizerFiles: TokenizerFiles
   private(set) var tensors: [Tensor]
   let vocabulary: PlannedVocabulary?
   let layout: CheckpointLayout
@@ -83,7 +84,10 @@ public struct Plan {
     names = opened.names
     donor = opened.donor
     warnings = recipe.warnings + opened.warnings
-    sideFiles = try SideFiles(of: inputs[donor].checkpoint)
+    tokenizerFiles = try TokenizerFiles(recipe, opened)
+    sideFiles = try SideFiles(of: inputs[donor].checkpoint).replacing(
+      tokenizerFiles.names, tokenizer: tokenizerFiles.replacesDonor)
+    warnings += tokenizerFiles.warnings
 
     var planner = TensorPlanner(recipe, opened)
     tensors = try planner.plan()

@@ -50,6 +50,7 @@ struct PlannedVocabulary {
       warnings += Self.lookalikes(source, height)
     }
     applied = Set(tensors)
+    warnings += vocabulary.notes
     warnings += try Self.silentConfig(opened.inputs[opened.donor])
     for (model, _) in vocabulary.rows where index(of: model) == nil {
       throw Failure(.recipe, "vocabulary.rows names \(model), which is not one of the recipe's models: list it there")

@@ -38,7 +38,32 @@ struct Vocabulary {
   /// A folder with tokenizer files that are written in place of the donor's.
   let files: String?
 
-  private static let keys = ["size", "padding", "tensors", "rows", "fill", "files"]
+  /// What its author has to say of it; the plan's warnings.
+  let notes: [String]
+  /// As given, but for the folder, which may be another one tomorrow.
+  let json: JSON
+
+  private static let keys = ["size", "padding", "tensors", "rows", "fill", "files", "notes"]
+
+  /// The vocabulary of a recipe; nil: embeddings are merged as they are stored.
+  static func section(of recipe: JSON) throws(Failure) -> Vocabulary? {
+    if let section = optional(recipe["vocabulary"]) { return try Vocabulary(section) }
+    if let key = ["tokenizer_source", "tokenizer"].first(where: { optional(recipe[$0]) != nil }) {
+      throw Failure(
+        .recipe,
+        "the recipe uses '\(key)', for which the Python package reads the tokenizers: run it with the command stockpot or with "
+          + "stockpot.merge, or give 'vocabulary' in its place (docs/recipes.md)")
+    }
+    return nil
+  }
+
+  /// A recipe without the vocabulary that was made from its tokenizer section: it would be long, and can be made again.
+  static func withoutMade(_ recipe: JSON) -> JSON {
+    guard let members = recipe.members, optional(recipe["tokenizer_source"]) ?? optional(recipe["tokenizer"]) != nil else {
+      return recipe
+    }
+    return .object(members.filter { $0.key != "vocabulary" })
+  }
 
   /// - Throws: `.recipe` with the place, for anything that is not of this form or contradicts itself.
   init(_ json: JSON) throws(Failure) {
@@ -51,6 +76,8 @@ struct Vocabulary {
       throw Self.wrong("vocabulary.size", json["size"] ?? .null, "the number of rows of the output's embeddings")
     }
     self.size = size
+    self.json = .object(members.filter { $0.key != "files" })
+    notes = json["notes"]?.array?.compactMap(\.string) ?? []
     padding =
       try Self.optional(json["padding"]).map { (value) throws(Failure) in
         guard let count = value.int, (0..<size).contains(count) else {
