@@ -104,7 +104,7 @@ extension ChatTemplate {
       {%- if message['role'] == 'user' -%}
         {{- '### Instruction:\\n' + message['content'] | trim + '\\n\\n' -}}
       {%- elif message['role'] == 'assistant' -%}
-        {{- '### Response:\\n' + message['content'] | trim + eos_token + '\\n\\n' -}}
+        {{- '### Response:\\n' + message['content'] | trim + eos_token | default('') + '\\n\\n' -}}
       {%- else -%}
         {{- raise_exception('The alpaca format has the roles system (first), user and assistant') -}}
       {%- endif -%}
@@ -150,7 +150,7 @@ extension ChatTemplate {
       {%- if message['role'] == 'user' -%}
         {{- '[INST] ' + (system if loop.first else '') + message['content'] | trim + ' [/INST]' -}}
       {%- elif message['role'] == 'assistant' -%}
-        {{- ' ' + message['content'] | trim + eos_token -}}
+        {{- ' ' + message['content'] | trim + eos_token | default('') -}}
       {%- else -%}
         {{- raise_exception('The mistral format has the roles system (first), user and assistant') -}}
       {%- endif -%}
