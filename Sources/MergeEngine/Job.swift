@@ -168,7 +168,7 @@ public final class Job: RunnableJob {
         let source = folder + "/config.json"
         let text = try ConfigText.edited(
           try FileSystem.read(source), dtype: plan.recipe.outputType?.torchName,
-          vocabularySize: plan.vocabulary?.vocabulary.size,
+          vocabularySize: plan.vocabularySize,
           source: source)
         try FileSystem.write(text, to: merged + "/config.json")
       }

@@ -11,7 +11,7 @@ public struct Plan {
   struct Input {
     let path: String
     let isBase: Bool
-    let checkpoint: Checkpoint
+    var checkpoint: Checkpoint
     let parameters: [(name: String, setting: Setting)]
     /// Its activation statistics: name to [channels].
     var statistics: Checkpoint?
@@ -70,6 +70,12 @@ public struct Plan {
   /// Bytes for buffers and methods' scratch; nil: the default.
   let memory: Int?
   private(set) var warnings: [String]
+
+  /// Rows of the output's embeddings, where they are others than the donor's config says.
+  var vocabularySize: Int? {
+    if let vocabulary { return vocabulary.vocabulary.size }
+    return tensors.lazy.filter { $0.croppedColumns != nil }.map { $0.shape[0] }.min()
+  }
 
   var isSingleFile: Bool { outputPath?.hasSuffix(".safetensors") ?? false }
 
@@ -271,7 +277,10 @@ public struct Plan {
 
   private func source(_ tensor: Tensor, _ checkpoint: Checkpoint) -> TensorInput {
     let record = checkpoint.tensor(named: tensor.name)!
-    guard let columns = tensor.croppedColumns, record.shape[1] != columns else { return .stored(checkpoint, record) }
+    // Cropped rows alone are the beginning of what is stored.
+    guard let columns = tensor.croppedColumns, record.shape.count == 2, record.shape[1] != columns else {
+      return .stored(checkpoint, record)
+    }
     return .cropped(checkpoint, record, columns: columns, storedColumns: record.shape[1])
   }
 

@@ -104,7 +104,9 @@ public struct Recipe {
     let named = try Self.dtype(json, "dtype")
     outputType = try Self.dtype(json, "out_dtype") ?? named
     configSource = try Self.donor(json["config_source"], base, models)
-    onShapeMismatch = try Self.policy(json, "on_shape_mismatch", .error, ["error", "base", "crop"])
+    // mergekit cuts embeddings of unequal height to what they have in common.
+    let cuts = json["compat"]?.string == "mergekit" || json["parameters"]?["compat"]?.string == "mergekit"
+    onShapeMismatch = try Self.policy(json, "on_shape_mismatch", cuts ? .crop : .error, ["error", "base", "crop"])
     onMissing = try Self.policy(json, "on_missing", .error, ["error", "base", "available"])
     extras = try Self.policy(json, "extras", .drop, ["drop", "keep"])
     vocabulary = try Vocabulary.section(of: json)

@@ -87,16 +87,20 @@ struct TensorPlanner {
         + "\(opened.inputs[inputs[odd]].path)"
       switch recipe.onShapeMismatch {
       case .error:
-        throw Failure(.shape, text + ": use a model of the same architecture, or set on_shape_mismatch: base or crop")
+        let remedy =
+          Self.isEmbedding(name)
+          ? "the vocabularies differ, so set tokenizer_source: union to align the rows by token, or on_shape_mismatch: crop to keep the "
+            + "rows that all have" : "use a model of the same architecture, or set on_shape_mismatch: base or crop"
+        throw Failure(.shape, text + ": " + remedy)
       case .base:
         warnings.append(text + ": copied")
         return copy(record, "its shape differs in \(opened.inputs[inputs[odd]].path)")
       case .crop:
-        guard Self.isEmbedding(name), records.allSatisfy({ $0.shape.count == 2 }) else {
+        guard Self.isEmbedding(name), shape.count <= 2, records.allSatisfy({ $0.shape.count == shape.count }) else {
           throw Failure(.shape, text + ": on_shape_mismatch: crop is for embedding matrices only; set it to base")
         }
-        shape = [0, 1].map { axis in records.map { $0.shape[axis] }.min()! }
-        cropped = shape[1]
+        shape = shape.indices.map { axis in records.map { $0.shape[axis] }.min()! }
+        cropped = shape.count == 2 ? shape[1] : 1
         notes.append("cropped to \(shape), the largest matrix that all inputs have")
         warnings.append(text + ": cropped to \(shape)")
       }
@@ -119,7 +123,7 @@ struct TensorPlanner {
     var seen: Set<String> = []
     for model in opened.models where model != opened.names {
       for record in opened.inputs[model].checkpoint.tensors where source.tensor(named: record.name) == nil {
-        guard seen.insert(record.name).inserted else { continue }
+        guard !opened.tiedHeads.contains(record.name), seen.insert(record.name).inserted else { continue }
         if recipe.extras == .keep { kept.append(copy(record, "only in \(opened.inputs[model].path)", from: model)) }
       }
     }
