@@ -169,7 +169,11 @@ struct Vocabulary {
     return Fill(output: row, count: count, from: from, isForced: force)
   }
 
-  private static func optional(_ json: JSON?) -> JSON? { json.flatMap { $0.isNull ? nil : $0 } }
+  /// A value that is there and not null. In `isNull ? nil : value` the nil would be JSON's own.
+  private static func optional(_ json: JSON?) -> JSON? {
+    guard let json, !json.isNull else { return nil }
+    return json
+  }
 
   private static func wrong(_ place: String, _ json: JSON, _ wanted: String) -> Failure {
     Failure(.recipe, "\(place) is \(json.serialized(indent: 0).prefix(60)): give \(wanted)")

@@ -1,4 +1,4 @@
-"""What a merge writes loads in transformers: all weights, tied as they should be, finite logits, a tokenizer in step."""
+"""What a merge writes loads in transformers: all weights, the same ties, finite logits, a tokenizer in step."""
 
 from __future__ import annotations
 

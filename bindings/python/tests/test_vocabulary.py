@@ -86,6 +86,12 @@ def test_a_row_that_is_taken_over_keeps_its_bits(tmp_path: Path) -> None:
         np.testing.assert_array_equal(merged[name].view(np.uint16), stored[name][order].view(np.uint16))
 
 
+def test_null_is_nothing(two: list[Path]) -> None:
+    value = recipe(two, {"size": 10, "padding": None, "rows": None, "fill": None, "tensors": None, "files": None})
+    assert sp.plan({**value, "tokenizer": None, "chat_template": None})["vocabulary"]["size"] == 10
+    assert "vocabulary" not in sp.plan({**recipe(two[:1], {}), "vocabulary": None})
+
+
 def test_models_that_are_not_named_keep_their_rows(two: list[Path], tmp_path: Path) -> None:
     sp.merge(recipe(two, {"size": 10}), tmp_path / "out", progress=False)
     stored = [read_safetensors(path / "model.safetensors")[EMBED][:10] for path in two]
