@@ -58,14 +58,19 @@ SWIFT_SOURCES := $(shell find Sources include packaging -type f 2>/dev/null) Pac
 .PHONY: library
 library: $(LIBRARY) ## Build build/libstockpot.so, self-contained
 
-$(DIST)/pkgconfig/openblas.pc: build/packages.stamp
+# Both builds link the serial OpenBLAS statically, with one lock around its buffers (Sources/COpenBLASLock).
+OPENBLAS := build/pkgconfig/openblas.pc
+SWIFT := PKG_CONFIG_PATH=$(CURDIR)/build/pkgconfig swift
+LOCK := -Xlinker --wrap=blas_memory_alloc
+
+$(OPENBLAS): build/packages.stamp
 	@mkdir -p $(@D)
 	@printf '%s\n' 'Name: openblas' 'Description: OpenBLAS, linked statically and hidden' 'Version: 0' \
 	  'Libs: -L/usr/lib/$(TRIPLE)/openblas-serial -l:libopenblas.a -l:libgfortran.so.5 -lm' >$@
 
-$(LIBRARY): $(SWIFT_SOURCES) $(DIST)/pkgconfig/openblas.pc
+$(LIBRARY): $(SWIFT_SOURCES) $(OPENBLAS)
 	@find $(HEADER_USERS) -name '*.swift' -not -newer include/stockpot.h -exec touch {} +
-	PKG_CONFIG_PATH=$(CURDIR)/$(DIST)/pkgconfig swift build -c release --product stockpot --scratch-path $(DIST) $(MARCH) \
+	$(SWIFT) build -c release --product stockpot --scratch-path $(DIST) $(MARCH) $(LOCK) \
 	  -Xswiftc -static-stdlib -Xswiftc -use-ld=bfd $(ISA_NOTE) -Xlinker -soname=libstockpot.so.0 \
 	  -Xlinker --version-script=packaging/exports.map
 	@mkdir -p build
@@ -78,7 +83,7 @@ $(LIBRARY): $(SWIFT_SOURCES) $(DIST)/pkgconfig/openblas.pc
 
 # ---- Tests
 
-TEST_FLAGS := --scratch-path .build-test $(MARCH) -Xswiftc -use-ld=lld
+TEST_FLAGS := --scratch-path .build-test $(MARCH) $(LOCK) -Xswiftc -use-ld=lld
 
 .PHONY: test
 test: lint header-test swift-test python-test ## Everything: format, types, header, Swift and Python tests
@@ -101,10 +106,10 @@ header-test: $(LIBRARY) ## The header alone in C11 and C++17, exported symbols, 
 	Tests/Header/check.sh $(LIBRARY)
 
 .PHONY: swift-test
-swift-test: build/packages.stamp ## Swift tests: numeric ones at full size in release, and all in debug for its traps
+swift-test: $(OPENBLAS) ## Swift tests: numeric ones at full size in release, and all in debug for its traps
 	@find $(HEADER_USERS) -name '*.swift' -not -newer include/stockpot.h -exec touch {} +
-	swift test -c release $(TEST_FLAGS)
-	swift test $(TEST_FLAGS)
+	$(SWIFT) test -c release $(TEST_FLAGS)
+	$(SWIFT) test $(TEST_FLAGS)
 
 .PHONY: python-test
 python-test: $(LIBRARY) build/venv.stamp ## Python tests, goldens among them

@@ -13,11 +13,12 @@ let package = Package(
     .systemLibrary(name: "COpenBLAS", pkgConfig: "openblas", providers: [.apt(["libopenblas-dev"])]),
     .systemLibrary(name: "CJansson", pkgConfig: "jansson", providers: [.apt(["libjansson-dev"])]),
 
+    .target(name: "COpenBLASLock"),
     .target(name: "CPageGuard"),
     .target(name: "Platform", dependencies: ["CPageGuard"]),
     .target(name: "JSON", dependencies: ["CJansson", "Platform"]),
     .target(name: "TensorKernels"),
-    .target(name: "LinearAlgebra", dependencies: ["COpenBLAS", "Platform"]),
+    .target(name: "LinearAlgebra", dependencies: ["COpenBLAS", "COpenBLASLock", "Platform"]),
     .target(name: "Checkpoints", dependencies: ["JSON", "Platform", "TensorKernels"]),
     .target(name: "MergeMethods", dependencies: ["JSON", "LinearAlgebra", "Platform", "TensorKernels"]),
     .target(
@@ -32,7 +33,7 @@ let package = Package(
     .testTarget(name: "JSONTests", dependencies: ["JSON", "Platform"]),
     .testTarget(name: "PlatformTests", dependencies: ["Platform"]),
     .testTarget(name: "TensorKernelsTests", dependencies: ["TensorKernels"]),
-    .testTarget(name: "LinearAlgebraTests", dependencies: ["LinearAlgebra"]),
+    .testTarget(name: "LinearAlgebraTests", dependencies: ["LinearAlgebra", "Platform"]),
     .testTarget(name: "CheckpointsTests", dependencies: ["Checkpoints", "JSON", "Platform", "TensorKernels"]),
     .testTarget(name: "MergeMethodsTests", dependencies: ["JSON", "LinearAlgebra", "MergeMethods", "TensorKernels"]),
     .testTarget(name: "MergeEngineTests", dependencies: ["Checkpoints", "JSON", "MergeEngine", "MergeMethods", "Platform"]),

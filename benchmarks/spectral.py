@@ -2,14 +2,15 @@
 
     python benchmarks/spectral.py [--sizes 1536x1536,1536x6144] [--models 3] [--iterations 3] [--threads 2]
     python benchmarks/spectral.py --quick
+    python benchmarks/spectral.py --peer /path/to/a/python/with/torch [--repeats 5]
 
-Inputs and results are float32, but numpy.linalg computes float32 matrices in float64 and rounds, as the library does:
-the ratio compares two float64 decompositions. It says nothing of a float32 one (torch.linalg.svd), for which only the
-seconds can be set side by side. For the same reason a difference may be exactly 0: both round the same numbers.
+Inputs and results are float32, but numpy.linalg computes float32 matrices in float64 and rounds: the ratio compares
+with a float64 decomposition, and says nothing of a float32 one. --peer does: the same formulas with torch.linalg.svd in
+float32, run by the given Python in a process of its own on the same inputs, saved as .npy.
 
 Both sides use the same number of threads: the library as its `threads`, numpy's BLAS by the environment, for which the
-program starts itself again. (Within one tensor the library's algebra uses one thread; more of them work on other
-tensors of a checkpoint.) On a busy machine numpy's BLAS threads wait for one another, and a ratio with --threads above
+program starts itself again. (A single polar_factor or truncated_svd of the library uses one; a merge shares the
+work on its matrix.) On a busy machine numpy's BLAS threads wait for one another, and a ratio with --threads above
 1 is worth nothing; a load is reported. They run alternately, and the medians are printed with their ratio (above 1: the
 library is faster) and the largest difference of the results over the largest element.
 """
@@ -21,8 +22,11 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -165,6 +169,139 @@ def contests(problem: Problem, iterations: int, threads: int) -> list[Contest]:
     ]
 
 
+PEER = """
+import sys, time
+import numpy as np, torch
+
+folder, models, iterations, threads = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+torch.set_num_threads(threads)
+base = torch.from_numpy(np.load(folder + "/base.npy"))
+inputs = [torch.from_numpy(np.load(f"{folder}/{i}.npy")) for i in range(models)]
+deltas = lambda: [w - base for w in inputs]
+svd = lambda a: torch.linalg.svd(a, full_matrices=False)
+r = min(base.shape)
+
+
+def polar(a, tolerance=1e-6):
+    u, s, v = svd(a)
+    keep = s > tolerance * s[0]
+    return u[:, keep] @ v[keep]
+
+
+def polar_factor():
+    return polar(deltas()[0])
+
+
+def truncated_svd():
+    u, s, v = svd(deltas()[0])
+    k = r // 4
+    return (u[:, :k] * s[:k]) @ v[:k]
+
+
+def iso_c():
+    u, s, v = svd(sum(deltas()))
+    return s.mean() * (u @ v)
+
+
+def tsvm():
+    k = r // models
+    parts = [svd(delta) for delta in deltas()]
+    left = polar(torch.cat([u[:, :k] for u, _, _ in parts], 1), 1e-3)
+    right = polar(torch.cat([v[:k] for _, _, v in parts]), 1e-3)
+    return (left * torch.cat([s[:k] for _, s, _ in parts])) @ right
+
+
+def iso_cts():
+    task = min(round((r - int(r * 0.8)) / models), r // models)
+    common = r - task * models
+    all_deltas = deltas()
+    u, s, v = svd(sum(all_deltas))
+    lefts, sigmas, rights = [u[:, :common]], [s[:common]], [v[:common]]
+    for delta in all_deltas:
+        u, s, v = svd(delta - lefts[0] @ (lefts[0].T @ delta))
+        lefts.append(u[:, :task])
+        sigmas.append(s[:task])
+        rights.append(v[:task])
+    return torch.cat(sigmas).sum() / r * (polar(torch.cat(lefts, 1)) @ polar(torch.cat(rights)))
+
+
+def scale_svd():
+    m, n = base.shape
+    k, drop = max(1, int(0.75 * 0.9 * m * n / (m + n))), int(n * 0.775)
+    total = torch.zeros_like(base)
+    for delta in deltas():
+        sparse = torch.zeros_like(delta)
+        for _ in range(iterations):
+            u, s, v = svd(delta - sparse)
+            low = (u[:, :k] * s[:k]) @ v[:k]
+            sparse = delta - low
+            smallest = sparse.abs().topk(drop, 1, largest=False, sorted=False).indices
+            sparse.scatter_(1, smallest, 0)
+        total += low + sparse
+    return total
+
+
+print(torch.__version__, flush=True)
+for line in sys.stdin:
+    begun = time.perf_counter()
+    result = globals()[line.strip()]()
+    seconds = time.perf_counter() - begun
+    np.save(folder + "/result.npy", result.numpy())
+    print(seconds, flush=True)
+"""
+
+
+class Peer:
+    """torch in a process of its own: it loads the inputs once and computes what it is asked for."""
+
+    def __init__(self, python: str, problem: Problem, folder: Path, iterations: int, threads: int) -> None:
+        np.save(folder / "base.npy", problem.base)
+        for i, model in enumerate(problem.models):
+            np.save(folder / f"{i}.npy", model)
+        self._folder = folder
+        self._process = subprocess.Popen(
+            [python, "-c", PEER, str(folder), str(len(problem.models)), str(iterations), str(threads)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.version = self._answer()
+
+    def _answer(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline().strip()
+        if not line:
+            raise SystemExit("the peer's Python has ended: has it torch?")
+        return line
+
+    def run(self, name: str) -> tuple[Array, float]:
+        """A result and the seconds that it took, loading and saving apart."""
+        assert self._process.stdin is not None
+        print(name, file=self._process.stdin, flush=True)
+        seconds = float(self._answer())
+        return np.load(self._folder / "result.npy"), seconds
+
+    def close(self) -> None:
+        """Let it end."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+
+@contextmanager
+def peer_of(python: str | None, problem: Problem, iterations: int, threads: int) -> Iterator[Peer | None]:
+    """The peer for one problem, if a Python is given."""
+    if python is None:
+        yield None
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        peer = Peer(python, problem, Path(folder), iterations, threads)
+        try:
+            yield peer
+        finally:
+            peer.close()
+
+
 class Outcome(NamedTuple):
     """Seconds of both sides, and how far the results are apart."""
 
@@ -173,16 +310,21 @@ class Outcome(NamedTuple):
     difference: float
 
 
-def compare(contest: Contest, repeats: int) -> Outcome:
-    """Run both sides alternately."""
+def compare(contest: Contest, repeats: int, peer: Peer | None = None) -> Outcome:
+    """Run both sides alternately; a peer takes the place of numpy."""
     times: tuple[list[float], list[float]] = ([], [])
     results: list[Array] = []
     for _ in range(repeats):
         results = []
         for side, run in enumerate((contest.ours, contest.theirs)):
             begun = time.perf_counter()
-            results.append(run())
-            times[side].append(time.perf_counter() - begun)
+            if side == 1 and peer is not None:
+                result, seconds = peer.run(contest.name)
+            else:
+                result = run()
+                seconds = time.perf_counter() - begun
+            results.append(result)
+            times[side].append(seconds)
     ours, theirs = (result.astype(np.float64) for result in results)
     difference = float(np.abs(ours - theirs).max() / np.abs(theirs).max())
     return Outcome(statistics.median(times[0]), statistics.median(times[1]), difference)
@@ -208,6 +350,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--only", default="", help="names, separated by commas")
+    parser.add_argument(
+        "--peer", metavar="PYTHON", help="a Python with torch: compare with its float32 instead of numpy"
+    )
     parser.add_argument("--quick", action="store_true", help=f"sizes {QUICK_SIZES}, for a look in seconds")
     options = parser.parse_args(arguments)
     if any(os.environ.get(name) != str(options.threads) for name in BLAS_THREADS):
@@ -224,17 +369,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     load = os.getloadavg()[0]
     if load > 0.5:
         print(f"load average {load:.1f} before the first run: other work is on this machine, and the times include it")
-    print(f"{'size':>12} {'':14} {'ours':>9} {'numpy':>9} {'ratio':>7} {'difference':>11}")
+    print(f"{'size':>12} {'':14} {'ours':>9} {'torch' if options.peer else 'numpy':>9} {'ratio':>7} {'difference':>11}")
     for rows, columns in sizes:
-        for contest in contests(make_problem(rows, columns, options.models), options.iterations, options.threads):
-            if only and contest.name not in only:
-                continue
-            outcome = compare(contest, options.repeats)
-            print(
-                f"{f'{rows}x{columns}':>12} {contest.name:14} {outcome.ours:8.3f}s {outcome.theirs:8.3f}s "
-                f"{outcome.theirs / outcome.ours:7.2f} {outcome.difference:11.1e}",
-                flush=True,
-            )
+        problem = make_problem(rows, columns, options.models)
+        with peer_of(options.peer, problem, options.iterations, options.threads) as peer:
+            for contest in contests(problem, options.iterations, options.threads):
+                if only and contest.name not in only:
+                    continue
+                outcome = compare(contest, options.repeats, peer)
+                print(
+                    f"{f'{rows}x{columns}':>12} {contest.name:14} {outcome.ours:8.3f}s {outcome.theirs:8.3f}s "
+                    f"{outcome.theirs / outcome.ours:7.2f} {outcome.difference:11.1e}",
+                    flush=True,
+                )
     return 0
 
 

@@ -61,7 +61,28 @@ public struct MatrixView {
   }
 }
 
-// MARK: - Products, on one thread of OpenBLAS
+// MARK: - Products
+
+/// How the rows or columns of a large result are cut into parts that idle workers may compute (Crew.swift). OpenBLAS uses one thread, and
+/// its bits may depend on where a result is cut, so that depends on the sizes alone.
+enum Cut {
+  /// Multiplications below which sharing costs more than it saves.
+  private static let smallest = 1 << 26
+  private static let parts = 8
+
+  /// The stretches of `length` for so many multiplications in all.
+  static func ranges(_ length: Int, work: Int) -> [Range<Int>] {
+    guard work >= smallest else { return [0..<length] }
+    let width = max(32, (length + parts - 1) / parts + 15) / 16 * 16
+    return stride(from: 0, to: length, by: width).map { $0..<min($0 + width, length) }
+  }
+
+  /// Run `body` on stretches of a loop over `count` elements that costs little for each.
+  static func each(_ count: Int, _ body: (Range<Int>) -> Void) {
+    let ranges = ranges(count, work: count << 5)
+    Crew.each(ranges.count) { body(ranges[$0]) }
+  }
+}
 
 extension MatrixView {
   /// Do all sizes fit LAPACK's 32-bit integers?
@@ -83,19 +104,36 @@ extension MatrixView {
 
   /// self = a aᵀ, or aᵀ a; symmetric, both triangles.
   func gram(of a: MatrixView, columns ofColumns: Bool) {
-    _ = OpenBLAS.oneThread
     precondition(rows == columns && rows == (ofColumns ? a.columns : a.rows))
-    // Row-major a is column-major aᵀ.
-    var (n, k, gap) = (Int32(rows), Int32(ofColumns ? a.rows : a.columns), Int32(max(1, a.columns)))
+    let ranges = Cut.ranges(rows, work: rows * a.count / 2)
+    // The longest first.
+    Crew.each(ranges.count) { part in gramRows(ranges[ranges.count - 1 - part], a, ofColumns) }
+  }
+
+  /// Some rows of the lower triangle, and the same columns of the upper one.
+  private func gramRows(_ range: Range<Int>, _ a: MatrixView, _ ofColumns: Bool) {
+    let start = range.lowerBound
+    let inner = ofColumns ? a.rows : a.columns
+    let own = a.values + (ofColumns ? start : start * a.columns)
+    let corner = values + start * rows + start
+    var (n, k, gap, side) = (Int32(range.count), Int32(inner), Int32(max(1, a.columns)), Int32(rows))
     var (one, zero) = (1.0, 0.0)
-    dsyrk_("L", ofColumns ? "N" : "T", &n, &k, &one, a.values, &gap, &zero, values, &n, 1, 1)
-    // The other triangle, tile by tile.
+    // Row-major a is column-major aᵀ.
+    OpenBLAS.call { dsyrk_("U", ofColumns ? "N" : "T", &n, &k, &one, own, &gap, &zero, corner, &side, 1, 1) }
+    StridedProduct(
+      rows: range.count, columns: start, inner: inner, a: own, aStride: a.columns, aTransposed: ofColumns, b: a.values,
+      bStride: a.columns, bTransposed: !ofColumns, c: values + start * rows, cStride: rows
+    ).runWhole()
+    mirror(range)
+  }
+
+  /// Copy rows of the lower triangle to the upper one, tile by tile.
+  func mirror(_ range: Range<Int>) {
     let tile = 64
-    for top in stride(from: 0, to: rows, by: tile) {
-      for left in stride(from: 0, to: top + 1, by: tile) {
-        for i in top..<min(top + tile, rows) {
-          for j in left..<min(left + tile, i) { values[i * rows + j] = values[j * rows + i] }
-        }
+    for top in stride(from: range.lowerBound, to: range.upperBound, by: tile) {
+      let end = min(top + tile, range.upperBound)
+      for left in stride(from: 0, to: end, by: tile) {
+        for i in top..<end { for j in left..<max(left, min(left + tile, i)) { values[j * rows + i] = values[i * rows + j] } }
       }
     }
   }
@@ -115,14 +153,42 @@ struct StridedProduct {
   let c: UnsafeMutablePointer<Double>
   let cStride: Int
 
+  /// The whole product, cut into parts for a crew where it is large.
   func run(factor: Double = 1, keeping: Double = 0) {
-    _ = OpenBLAS.oneThread
+    let work = rows * columns * inner
+    if columns > rows {
+      let ranges = Cut.ranges(columns, work: work)
+      Crew.each(ranges.count) { columns(ranges[$0]).runWhole(factor: factor, keeping: keeping) }
+    } else {
+      let ranges = Cut.ranges(rows, work: work)
+      Crew.each(ranges.count) { rows(ranges[$0]).runWhole(factor: factor, keeping: keeping) }
+    }
+  }
+
+  private func rows(_ range: Range<Int>) -> StridedProduct {
+    StridedProduct(
+      rows: range.count, columns: columns, inner: inner, a: a + range.lowerBound * (aTransposed ? 1 : aStride),
+      aStride: aStride,
+      aTransposed: aTransposed, b: b, bStride: bStride, bTransposed: bTransposed, c: c + range.lowerBound * cStride,
+      cStride: cStride)
+  }
+
+  private func columns(_ range: Range<Int>) -> StridedProduct {
+    StridedProduct(
+      rows: rows, columns: range.count, inner: inner, a: a, aStride: aStride, aTransposed: aTransposed,
+      b: b + range.lowerBound * (bTransposed ? bStride : 1), bStride: bStride, bTransposed: bTransposed,
+      c: c + range.lowerBound, cStride: cStride)
+  }
+
+  func runWhole(factor: Double = 1, keeping: Double = 0) {
     guard rows > 0, columns > 0 else { return }
     // Column-major, cᵀ = op(b)ᵀ op(a)ᵀ: the operands change places and nothing is transposed.
     var (m, n, k) = (Int32(columns), Int32(rows), Int32(inner))
     var (first, second, third) = (Int32(max(1, bStride)), Int32(max(1, aStride)), Int32(cStride))
     var (alpha, beta) = (factor, keeping)
-    dgemm_(
-      bTransposed ? "T" : "N", aTransposed ? "T" : "N", &m, &n, &k, &alpha, b, &first, a, &second, &beta, c, &third, 1, 1)
+    OpenBLAS.call {
+      dgemm_(
+        bTransposed ? "T" : "N", aTransposed ? "T" : "N", &m, &n, &k, &alpha, b, &first, a, &second, &beta, c, &third, 1, 1)
+    }
   }
 }

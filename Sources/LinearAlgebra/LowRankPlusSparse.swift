@@ -12,9 +12,12 @@
 // All iterations are made; |B - L - S| never grows.
 // L is the projection of B - S on the leading eigenvectors of its smaller Gram matrix, which is right to about 1e-8 sigma_1; up to
 // a side of 64 it comes from the singular value decomposition.
-// NaN: refused (nil). Cost on one thread: num_iters times (m n r + 9 r³ + 4 m n k).
+// NaN: refused (nil). Cost: num_iters times (m n r + 5 r³ + 2 r² k + 4 m n k); products and rows are shared with idle workers
+// (Crew.swift).
 // Source: Zhang and Papyan, "OATS: Outlier-aware pruning through sparse and low rank decomposition", arXiv:2409.13652; AwRank-Merging
 // (Scale-SVD), whose refit is iso_iasad's.
+
+import Platform
 
 public struct LowRankPlusSparse {
   public enum Mask: Sendable, Equatable {
@@ -85,10 +88,10 @@ public struct LowRankPlusSparse {
     let s = sparse.view
     var lost = 0.0
     for _ in 0..<max(1, options.iterations) {
-      for i in 0..<s.count { s.values[i] = b.values[i] - s.values[i] }
+      Cut.each(s.count) { for i in $0 { s.values[i] = b.values[i] - s.values[i] } }
       guard let found = Factors.best(rank, of: s) else { return nil }
       factors = found
-      s.values.update(from: b.values, count: s.count)
+      Cut.each(s.count) { (s.values + $0.lowerBound).update(from: b.values + $0.lowerBound, count: $0.count) }
       s.product(factors.left.view, factors.right.view, factor: -1, keeping: 1)
       lost = mask(s, options)
     }
@@ -111,7 +114,7 @@ public struct LowRankPlusSparse {
   /// Add U V + S to a matrix.
   public func add(to target: MatrixView) {
     target.product(left.view, right.view, keeping: 1)
-    for i in 0..<target.count { target.values[i] += sparse.values[i] }
+    Cut.each(target.count) { for i in $0 { target.values[i] += sparse.values[i] } }
   }
 
   private static func roots(_ statistic: [Double]?, columns: Int, _ options: Options) -> [Double] {
@@ -129,24 +132,32 @@ public struct LowRankPlusSparse {
 
   /// Zero what the mask drops; the sum of its squares.
   private static func mask(_ s: MatrixView, _ options: Options) -> Double {
-    let longest = options.mask == .global ? s.count : s.columns
-    let space = DenseMatrix(rows: 1, columns: longest)
-    let scratch = space.values
-    defer { withExtendedLifetime(space) {} }
-    var lost = 0.0
-    switch options.mask {
-    case .global:
-      lost = OrderStatistic.dropSmallest(Int(Double(s.count) * options.dropped), of: s.values, count: s.count, scratch: scratch)
-    case .row:
-      let drop = Int(Double(s.columns) * options.dropped)
-      for i in 0..<s.rows { lost += OrderStatistic.dropSmallest(drop, of: s.row(i), count: s.columns, scratch: scratch) }
-    case .nOfM(let keep, let group):
-      for i in 0..<s.rows {
-        for start in stride(from: 0, to: s.columns, by: group) {
-          let count = min(group, s.columns - start)
-          lost += OrderStatistic.dropSmallest(count - keep, of: s.row(i) + start, count: count, scratch: scratch)
-        }
+    if options.mask == .global {
+      let space = DenseMatrix(rows: 1, columns: s.count)
+      return OrderStatistic.dropSmallest(
+        Int(Double(s.count) * options.dropped), of: s.values, count: s.count, scratch: space.values)
+    }
+    // A sum per stretch of rows, and these in order: the same for any number of workers.
+    let ranges = Cut.ranges(s.rows, work: s.count << 5)
+    let losses = Crew.map(ranges.count) { part -> Double in
+      let space = DenseMatrix(rows: 1, columns: s.columns)
+      return withExtendedLifetime(space) {
+        ranges[part].reduce(0) { $0 + mask(row: s.row($1), s.columns, options, scratch: space.values) }
       }
+    }
+    return losses.reduce(0, +)
+  }
+
+  private static func mask(
+    row: UnsafeMutablePointer<Double>, _ count: Int, _ options: Options, scratch: UnsafeMutablePointer<Double>
+  ) -> Double {
+    guard case .nOfM(let keep, let group) = options.mask else {
+      return OrderStatistic.dropSmallest(Int(Double(count) * options.dropped), of: row, count: count, scratch: scratch)
+    }
+    var lost = 0.0
+    for start in stride(from: 0, to: count, by: group) {
+      let part = min(group, count - start)
+      lost += OrderStatistic.dropSmallest(part - keep, of: row + start, count: part, scratch: scratch)
     }
     return lost
   }
@@ -155,7 +166,7 @@ public struct LowRankPlusSparse {
   public static func workspaceBytes(rows: Int, columns: Int, _ options: Options) -> Int {
     let rank = options.rank(rows: max(1, rows), columns: max(1, columns))
     let factors = rank * (rows + columns) * 8
-    let matrices = (options.refit || options.mask == .global ? 2 : 1) * rows * columns * 8 + columns * 24
+    let matrices = (options.refit || options.mask == .global ? 2 : 1) * rows * columns * 8 + columns * 128
     return matrices + 2 * factors + Factors.workspaceBytes(rows: rows, columns: columns)
   }
 }
@@ -171,7 +182,7 @@ private struct Factors {
     let isTall = a.rows > a.columns
     let gram = DenseMatrix(rows: a.side, columns: a.side)
     gram.view.gram(of: a, columns: isTall)
-    guard SymmetricSpectrum.decompose(gram.view) != nil else { return nil }
+    guard SymmetricSpectrum.decompose(gram.view, wanted: k) != nil else { return nil }
     let vectors = gram.rows(0..<k)
     let factors = Factors(left: DenseMatrix(rows: a.rows, columns: k), right: DenseMatrix(rows: k, columns: a.columns))
     if isTall {

@@ -16,6 +16,10 @@ public struct SingularTriplets {
   /// [k, n].
   public let right: DenseMatrix
 
+  public init(left: DenseMatrix, sigma: [Double], right: DenseMatrix) {
+    (self.left, self.sigma, self.right) = (left, sigma, right)
+  }
+
   /// Make the largest component of each right vector positive (the first of equals), and turn the left one with it.
   func fixSigns() {
     for j in 0..<sigma.count {
@@ -38,7 +42,6 @@ public enum SingularValues {
 
   /// The same for elements that are known to be finite; signs as LAPACK gives them.
   static func decompose(_ a: MatrixView) -> SingularTriplets? {
-    _ = OpenBLAS.oneThread
     let r = a.side
     guard a.isAddressable, let lengthNeeded = workCount(a.rows, a.columns) else { return nil }
     // Row-major rows x columns is column-major columns x rows: LAPACK's U is our V and its Vᵀ our Uᵀ transposed, so the left
@@ -52,8 +55,10 @@ public enum SingularValues {
     let scratch = DenseMatrix(rows: 1, columns: lengthNeeded)
     let work = scratch.values
     defer { withExtendedLifetime(scratch) {} }
-    dgesdd_(
-      "S", &m, &n, a.values, &m, &sigma, right.values, &m, columnsOfLeft.values, &rank, work, &length, &integers, &info, 1)
+    OpenBLAS.call {
+      dgesdd_(
+        "S", &m, &n, a.values, &m, &sigma, right.values, &m, columnsOfLeft.values, &rank, work, &length, &integers, &info, 1)
+    }
     guard info == 0, sigma[0].isFinite else { return nil }
     let left = DenseMatrix(rows: r, columns: a.rows)
     transpose(columnsOfLeft.view, into: left.view)

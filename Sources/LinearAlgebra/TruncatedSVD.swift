@@ -7,7 +7,8 @@
 // side orthonormal to 1e-8. What fails (small sigma_k / sigma_1), small matrices, and those near the ends of the range of
 // binary64 go to the full decomposition.
 // NaN: refused (nil). Sign: `SingularTriplets.fixSigns`. Deterministic.
-// Cost on one thread: 2 m n r (half, symmetric) + 9 r³ + 4 m n k, against 20 m n r of the full one.
+// Cost: m n r + 5 r³ + 2 r² k (SymmetricSpectrum.swift) + 4 m n k, against 20 m n r of the full one; all products are shared with idle
+// workers (Crew.swift).
 // Source: Golub and Van Loan, Matrix Computations, 8.6; the test is that of the definition.
 
 public enum TruncatedSVD {
@@ -22,40 +23,49 @@ public enum TruncatedSVD {
     public let residual: Double
     /// Was the full decomposition needed?
     public let isFull: Bool
+    /// Rows that complete the left vectors to an orthonormal basis, where they were asked for and a is not tall.
+    public let leftRest: DenseMatrix?
   }
 
   enum Route { case automatic, gram, full }
 
   /// The `rank` largest triplets; all r when there are fewer.
-  /// - Parameter a: may be destroyed.
+  /// - Parameters:
+  ///   - a: may be destroyed.
+  ///   - rest: complete the left vectors too, if a is not tall.
   /// - Returns: nil when an element is not finite or LAPACK does not converge.
-  public static func largest(_ rank: Int, of a: MatrixView) -> Result? { largest(rank, of: a, route: .automatic) }
+  public static func largest(_ rank: Int, of a: MatrixView, rest: Bool = false) -> Result? {
+    largest(rank, of: a, route: .automatic, rest: rest)
+  }
 
-  static func largest(_ rank: Int, of a: MatrixView, route: Route) -> Result? {
+  static func largest(_ rank: Int, of a: MatrixView, route: Route, rest: Bool = false) -> Result? {
+    let rest = rest && a.rows <= a.columns
     let k = min(max(0, rank), a.side)
     guard k > 0 else {
       let none = SingularTriplets(
         left: DenseMatrix(rows: 0, columns: a.rows), sigma: [], right: DenseMatrix(rows: 0, columns: a.columns))
-      return Result(triplets: none, residual: 0, isFull: false)
+      return Result(triplets: none, residual: 0, isFull: false, leftRest: nil)
     }
     guard a.isAddressable, let peak = a.peak else { return nil }
-    if route == .gram || (route == .automatic && a.side > smallSide), GramRange.contains(peak), let result = byGram(k, a) {
+    if route == .gram || (route == .automatic && a.side > smallSide), GramRange.contains(peak), let result = byGram(k, a, rest)
+    {
       return result
     }
     if route == .gram { return nil }
     guard let all = SingularValues.decompose(a) else { return nil }
-    return Result(triplets: k == a.side ? all : all.prefix(k), residual: 0, isFull: true)
+    return Result(
+      triplets: k == a.side ? all : all.prefix(k), residual: 0, isFull: true,
+      leftRest: rest ? copy(all.left.rows(k..<a.side)) : nil)
   }
 
-  private static func byGram(_ k: Int, _ a: MatrixView) -> Result? {
+  private static func byGram(_ k: Int, _ a: MatrixView, _ rest: Bool) -> Result? {
     let isTall = a.rows > a.columns
     let gram = DenseMatrix(rows: a.side, columns: a.side)
     gram.view.gram(of: a, columns: isTall)
-    guard let values = SymmetricSpectrum.decompose(gram.view), values[0] > 0, values[k - 1] > 1e-10 * values[0] else {
-      return nil
-    }
-    let first = DenseMatrix(rows: k, columns: a.side)
-    first.values.update(from: gram.values, count: first.count)
+    guard let values = SymmetricSpectrum.decompose(gram.view, wanted: rest ? a.side : k), values[0] > 0,
+      values[k - 1] > 1e-10 * values[0]
+    else { return nil }
+    let first = copy(gram.rows(0..<k))
     let second = DenseMatrix(rows: k, columns: max(a.rows, a.columns))
     second.view.product(first.view, a, secondTransposed: isTall)
     var sigma = [Double](repeating: 0, count: k)
@@ -78,7 +88,14 @@ public enum TruncatedSVD {
     guard residual <= residualTolerance, defect(second.view) <= orthogonalityTolerance else { return nil }
     let triplets = SingularTriplets(left: isTall ? second : first, sigma: sigma, right: isTall ? first : second)
     triplets.fixSigns()
-    return Result(triplets: triplets, residual: residual, isFull: false)
+    return Result(
+      triplets: triplets, residual: residual, isFull: false, leftRest: rest ? copy(gram.rows(k..<a.side)) : nil)
+  }
+
+  private static func copy(_ rows: MatrixView) -> DenseMatrix {
+    let result = DenseMatrix(rows: rows.rows, columns: rows.columns)
+    result.values.update(from: rows.values, count: rows.count)
+    return result
   }
 
   /// Largest element of X Xᵀ - I.
@@ -101,8 +118,8 @@ public enum TruncatedSVD {
   /// Bytes that `largest` allocates at most, its result included.
   public static func workspaceBytes(rows: Int, columns: Int, rank: Int) -> Int {
     let (r, k) = (min(rows, columns), min(rank, min(rows, columns)))
-    let gram = (r * r + k * (rows + columns) + k * r + k * k) * 8 + SymmetricSpectrum.workspaceBytes(size: r)
-    return max(gram, SingularValues.workspaceBytes(rows: rows, columns: columns) + k * (rows + columns) * 8)
+    let gram = (2 * r * r + k * (rows + columns) + k * r + k * k) * 8 + SymmetricSpectrum.workspaceBytes(size: r)
+    return max(gram, SingularValues.workspaceBytes(rows: rows, columns: columns) + (k * (rows + columns) + r * r) * 8)
   }
 }
 

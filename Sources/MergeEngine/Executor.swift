@@ -22,6 +22,7 @@ public final class Executor: @unchecked Sendable {
   private let heartbeat: () -> Void
 
   private let monitor = Monitor()
+  private let crew: Crew
   private var next = 0
   private var active: [ActiveTensor] = []
   /// Tensors whose pooled sums are known, waiting to go on.
@@ -48,6 +49,7 @@ public final class Executor: @unchecked Sendable {
   ) {
     self.tasks = tasks
     self.threads = max(1, threads)
+    crew = Crew(size: self.threads, monitor: monitor)
     self.control = control
     self.heartbeat = heartbeat
     self.finished = finished
@@ -62,7 +64,7 @@ public final class Executor: @unchecked Sendable {
 
   /// Run all tasks. The first failure stops the rest.
   public func run() throws(Failure) {
-    MappedWindow.whileGuarding { WorkerPool.run(count: threads) { [self] _ in work() } }
+    MappedWindow.whileGuarding { WorkerPool.run(count: threads) { [self] _ in crew.enlist { work() } } }
     if let failure { throw failure }
     if control.isCancelled { throw Failure(.cancelled, "the merge was cancelled") }
   }
@@ -71,16 +73,16 @@ public final class Executor: @unchecked Sendable {
 
   private func work() {
     let buffers = BlockBuffers()
-    while let (tensor, stretch) = monitor.locked({ pick() }) {
+    while let (tensor, stretches) = monitor.locked({ pick() }) {
       do throws(Failure) {
         try StretchRunner(tensor: tensor, buffers: buffers, budget: bufferBudget, control: control, monitor: monitor).run(
-          stretch)
+          stretches)
       } catch {
         stop(error)
       }
       heartbeat()
       let isLast = monitor.locked {
-        tensor.done += 1
+        tensor.done += stretches.count
         let last = tensor.done == tensor.partition.stretches
         if last { tensor.isAdvancing = true }
         return last
@@ -89,12 +91,13 @@ public final class Executor: @unchecked Sendable {
     }
   }
 
-  /// The next stretch to work on; nil when there is nothing left. Under the lock.
-  private func pick() -> (ActiveTensor, Int)? {
+  /// The next stretches to work on; nil when there is nothing left. Under the lock.
+  private func pick() -> (ActiveTensor, Range<Int>)? {
     while failure == nil, !control.isCancelled {
-      for tensor in active { if let stretch = tensor.claim() { return (tensor, stretch) } }
+      for tensor in active { if let stretches = tensor.claim() { return (tensor, stretches) } }
       if active.count <= threads, startAnother() { continue }
       if active.isEmpty, parked == 0 { break }
+      if crew.help() { continue }
       monitor.wait()
     }
     monitor.wakeAll()

@@ -64,6 +64,13 @@ public final class Monitor {
     return try body()
   }
 
+  /// Release the lock while `body` runs. Only inside `locked`.
+  public func unlocked(_ body: () -> Void) {
+    pthread_mutex_unlock(mutex)
+    body()
+    pthread_mutex_lock(mutex)
+  }
+
   /// Release the lock until someone wakes us. Only inside `locked`.
   public func wait() { pthread_cond_wait(condition, mutex) }
 

@@ -35,6 +35,40 @@ import Testing
     }
   }
 
+  @Test func largeResultsAreMadeOfParts() {
+    // Large enough to be cut, along rows and along columns, with a last part that is shorter.
+    let shapes = isOptimised ? [(410, 420, 400), (90, 1700, 450), (1700, 90, 450)] : []
+    for (m, n, k) in shapes {
+      #expect(Cut.ranges(max(m, n), work: m * n * k).count > 1)
+      var random = SplitMix64(state: 112)
+      let a = Matrix(rows: m, columns: k, random.values(m * k))
+      let b = Matrix(rows: k, columns: n, random.values(k * n))
+      let want = a.times(b)
+      // On the diagonal k squares below 1 are added up, in another order: k u times their sum.
+      for (first, second) in [(false, false), (false, true), (true, false), (true, true)] {
+        let result = DenseMatrix(rows: m, columns: n)
+        result.view.product(
+          (first ? a.transpose : a).dense.view, (second ? b.transpose : b).dense.view, firstTransposed: first,
+          secondTransposed: second)
+        #expect(result.matrix.distance(to: want) <= Double(k) * 0x1p-51)
+      }
+      let gram = DenseMatrix(rows: m, columns: m)
+      gram.view.gram(of: a.dense.view, columns: false)
+      #expect(gram.matrix.distance(to: a.timesItsTranspose) <= Double(k * k) * 0x1p-53)
+      #expect(gram.matrix.transpose.values == gram.matrix.values)
+      gram.view.gram(of: a.transpose.dense.view, columns: true)
+      #expect(gram.matrix.distance(to: a.timesItsTranspose) <= Double(k * k) * 0x1p-53)
+    }
+  }
+
+  @Test(arguments: [0, 1, 31, 32, 1000, 1537]) func cutsCoverALengthOnce(length: Int) {
+    for work in [0, 1 << 30] {
+      let ranges = Cut.ranges(length, work: work)
+      #expect(ranges.flatMap { Array($0) } == Array(0..<length))
+      #expect(ranges.count <= 8)
+    }
+  }
+
   @Test func stretchesOfRowsShareTheMemory() {
     let a = DenseMatrix(rows: 4, columns: 3)
     a.rows(1..<3).row(1)[2] = 7

@@ -38,11 +38,14 @@ final class CompressedTaskMatrices: TaskMatrices {
         residuals.append(0)
         return try next(nil)
       }
-      guard let parts = LowRankPlusSparse.decompose(matrix, statistic: statistics.isEmpty ? nil : statistics[index], options)
-      else { throw notDecomposed(tensor) }
+      guard let parts = decompose(matrix, index) else { throw notDecomposed(tensor) }
       residuals.append(parts.residual)
       return try next(parts)
     }
+  }
+
+  private func decompose(_ matrix: DenseMatrix, _ index: Int) -> LowRankPlusSparse? {
+    LowRankPlusSparse.decompose(matrix, statistic: statistics.isEmpty ? nil : statistics[index], options)
   }
 
   func model(_ index: Int, _ next: @escaping (DenseMatrix?) throws(Failure) -> Step) throws(Failure) -> Step {
@@ -65,21 +68,30 @@ final class CompressedTaskMatrices: TaskMatrices {
     _ index: Int, to total: DenseMatrix?, _ next: @escaping (DenseMatrix?) throws(Failure) -> Step
   ) throws(Failure) -> Step {
     guard index < modelCount else { return try next(total) }
-    return try parts(index) { [self] (parts) throws(Failure) in
-      var dense: DenseMatrix?
-      if let parts, holds {
-        dense = DenseMatrix(rows: rows, columns: columns)
-        parts.add(to: dense!.view)
+    let range = together(from: index)
+    return try stored.models(range) { [self] (found) throws(Failure) in
+      let made = Crew.map(range.count) { offset in found[offset].map { decompose($0, index + offset) } }
+      var sum = total
+      for parts in made {
+        guard let parts else {
+          residuals.append(0)
+          if holds { held.append(nil) }
+          continue
+        }
+        guard let parts else { throw notDecomposed(tensor) }
+        residuals.append(parts.residual)
+        let target = sum ?? DenseMatrix(rows: rows, columns: columns)
+        sum = target
+        guard holds else {
+          parts.add(to: target.view)
+          continue
+        }
+        let dense = DenseMatrix(rows: rows, columns: columns)
+        parts.add(to: dense.view)
+        held.append(dense)
+        for i in 0..<target.count { target.values[i] += dense.values[i] }
       }
-      if holds { held.append(dense) }
-      guard let parts else { return try add(index + 1, to: total, next) }
-      let sum = total ?? DenseMatrix(rows: rows, columns: columns)
-      if let dense {
-        for i in 0..<sum.count { sum.values[i] += dense.values[i] }
-      } else {
-        parts.add(to: sum.view)
-      }
-      return try add(index + 1, to: sum, next)
+      return try add(range.upperBound, to: sum, next)
     }
   }
 

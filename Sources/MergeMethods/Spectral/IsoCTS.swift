@@ -9,7 +9,8 @@ import Platform
 //   A = [U_c, U_1 .. U_N], B the same of V;  w = w_0 + lambda * (sum of all these sigma / r) * polar(A) polar(B)ᵀ
 //
 // Inputs: base and N >= 1 models, matrices as in IsoC.swift; round is half to even. n_t = 0 is Iso-C. The U_i are orthogonal to U_c, so
-// polar(A) = [U_c, polar([U_1 .. U_N])]. Under null_space: drop, triplets and directions up to tolerance are left out; complete keeps
+// polar(A) = [U_c, polar([U_1 .. U_N])]. Where m <= n the decomposition of the sum also gives U_r, the rest of a basis, and P_i is
+// U_r (U_rᵀ delta_i), so that only the r - c rows of U_rᵀ delta_i are decomposed. Under null_space: drop, triplets and directions up to tolerance are left out; complete keeps
 // all r, and the polar factor of A is taken as a whole.
 // Arithmetic, rounding, NaN rule and zeros: as in IsoC.swift.
 // Sweeps: N + 2, each over all inputs. Memory: two matrices in binary64, the r triplets of both sides, and the workspace of
@@ -78,7 +79,7 @@ struct CommonAndTaskSubspaces {
   /// Bytes beside the task matrices.
   func scratchBytes(rows: Int, columns: Int) -> Int {
     let r = min(rows, columns)
-    return TripletStack.bytes(capacity: r, rows: rows, columns: columns) + r * columns * 8
+    return TripletStack.bytes(capacity: r, rows: rows, columns: columns) + r * columns * 8 + r * r * 8
       + max(
         TruncatedSVD.workspaceBytes(rows: rows, columns: columns, rank: r), PolarFactor.workspaceBytes(rows: rows, columns: r),
         PolarFactor.workspaceBytes(rows: r, columns: columns), PolarFactor.workspaceBytes(rows: rows, columns: columns))
@@ -101,7 +102,11 @@ struct CommonAndTaskSubspaces {
         size: size)
       if size.common > 0 {
         if let sum {
-          state.append(try TruncatedSVD.largest(size.common, of: sum, tensor))
+          guard let result = TruncatedSVD.largest(size.common, of: sum.view, rest: isotropy.nullSpace == .drop) else {
+            throw notDecomposed(tensor)
+          }
+          state.append(result)
+          state.rest = result.leftRest
         } else if isotropy.nullSpace == .complete {
           let zero = DenseMatrix(rows: matrices.rows, columns: matrices.columns)
           state.append(try TruncatedSVD.largest(size.common, of: zero, tensor))
@@ -117,16 +122,20 @@ struct CommonAndTaskSubspaces {
     let size: (common: Int, task: Int)
     var common = 0
     var residual = 0.0
+    /// Rows that complete U_c to a basis; nil: not known.
+    var rest: DenseMatrix?
 
     init(stack: TripletStack, size: (common: Int, task: Int)) {
       self.stack = stack
       self.size = size
     }
 
-    func append(_ result: TruncatedSVD.Result) {
-      stack.append(result.triplets)
-      residual = max(residual, result.residual)
+    func append(_ triplets: SingularTriplets, residual worst: Double) {
+      stack.append(triplets)
+      residual = max(residual, worst)
     }
+
+    func append(_ result: TruncatedSVD.Result) { append(result.triplets, residual: result.residual) }
   }
 
   /// The triplets of one task outside the common space, then of those after it.
@@ -139,6 +148,10 @@ struct CommonAndTaskSubspaces {
       if let matrix = matrix
         ?? (isotropy.nullSpace == .complete ? DenseMatrix(rows: matrices.rows, columns: matrices.columns) : nil)
       {
+        if let rest = state.rest {
+          try appendOutside(rest.view, matrix, state, tensor)
+          return try task(index + 1, state, matrices, tensor, finish)
+        }
         let common = state.stack.leftRows(0..<state.common)
         let shares = DenseMatrix(rows: state.common, columns: matrices.columns)
         shares.view.product(common, matrix.view)
@@ -147,6 +160,18 @@ struct CommonAndTaskSubspaces {
       }
       return try task(index + 1, state, matrices, tensor, finish)
     }
+  }
+
+  /// The triplets of U_r U_rᵀ delta from those of the smaller U_rᵀ delta, for rows U_rᵀ that complete the common space.
+  private func appendOutside(_ rest: MatrixView, _ matrix: DenseMatrix, _ state: State, _ tensor: TensorContext) throws(Failure)
+  {
+    let shares = DenseMatrix(rows: rest.rows, columns: matrix.columns)
+    shares.view.product(rest, matrix.view)
+    let result = try TruncatedSVD.largest(state.size.task, of: shares, tensor)
+    let left = DenseMatrix(rows: result.triplets.sigma.count, columns: rest.columns)
+    left.view.product(result.triplets.left.view, rest)
+    state.append(
+      SingularTriplets(left: left, sigma: result.triplets.sigma, right: result.triplets.right), residual: result.residual)
   }
 
   private func combine(

@@ -13,8 +13,8 @@ import TensorKernels
 // where it has none, and with a warning where its length is not n.
 // compat awrank: iso_c, iso_cts and tsvm complete null spaces as the public code does.
 // Arithmetic, rounding, NaN rule and zeros: as in IsoC.swift.
-// Sweeps: N + 1, each over all inputs. Memory: a model's matrix, its parts and LowRankPlusSparse's workspace, the merged matrix, and
-// what `then` needs; iso_cts and ties hold all N processed matrices.
+// Sweeps: N + 1, each over all inputs. Two models are decomposed at once where there are workers for both. Memory: their matrices, their
+// parts and LowRankPlusSparse's workspace, the merged matrix, and what `then` needs; iso_cts and ties hold all N processed matrices.
 // Source: seed document "Scale-SVD" (ArkNightmaster/AwRank-Merging); Zhang and Papyan, OATS, arXiv:2409.13652.
 
 /// Low rank plus sparse task matrices, merged.
@@ -95,8 +95,8 @@ struct ScaleSVD: MergeMethod {
       return then == .ties ? (tensor.modelCount + 1) * tensor.count * 8 + TiesInMemory.scratchBytes(count: tensor.count) : 0
     }
     let matrix = DenseMatrix.bytes(rows: m, columns: n)
-    // While a model is decomposed: its matrix, the next one's, the processed one, and the sum.
-    let decomposing = 4 * matrix + LowRankPlusSparse.workspaceBytes(rows: m, columns: n, compression)
+    // While two models are decomposed: their matrices, the next one's, the processed one, and the sum.
+    let decomposing = 5 * matrix + 2 * LowRankPlusSparse.workspaceBytes(rows: m, columns: n, compression)
     switch then {
     case .sum, .mean: return decomposing
     case .extract: return decomposing + 2 * m * n

@@ -16,6 +16,21 @@ protocol TaskMatrices {
   func sum(_ next: @escaping (DenseMatrix?) throws(Failure) -> Step) throws(Failure) -> Step
 }
 
+extension TaskMatrices {
+  /// The matrices of several models, all in memory.
+  func models(
+    _ range: Range<Int>, _ done: [DenseMatrix?] = [], _ next: @escaping ([DenseMatrix?]) throws(Failure) -> Step
+  ) throws(Failure) -> Step {
+    guard done.count < range.count else { return try next(done) }
+    return try model(range.lowerBound + done.count) { (matrix) throws(Failure) in
+      try models(range, done + [matrix], next)
+    }
+  }
+
+  /// The models from `index` on that are decomposed at the same time: two, if there are workers for both. Each costs memory.
+  func together(from index: Int) -> Range<Int> { index..<min(modelCount, index + min(2, Crew.threads)) }
+}
+
 /// weight_i * (w_i - w_0), read by a sweep whenever one is asked for: nothing is held.
 struct StoredTaskMatrices: TaskMatrices {
   let rows: Int

@@ -52,10 +52,14 @@ extension TruncatedSVD {
 }
 
 extension PolarFactor {
+  /// What a tensor's own type deserves.
+  static func precision(_ tensor: TensorContext) -> Double { tensor.isDouble ? 1e-6 : single }
+
   static func replace(
     _ matrix: MatrixView, _ nullSpace: NullSpace, _ tolerance: Double, _ tensor: TensorContext
   ) throws(Failure) -> Result {
-    guard let result = replace(matrix, nullSpace: nullSpace, tolerance: tolerance) else { throw notDecomposed(tensor) }
+    guard let result = replace(matrix, nullSpace: nullSpace, tolerance: tolerance, precision: precision(tensor))
+    else { throw notDecomposed(tensor) }
     return result
   }
 }

@@ -15,8 +15,8 @@ import Platform
 // compat fusion_bench: k = floor(r (1 / N)) in floating point, triplets of zero kept, null spaces completed by LAPACK, and a zero
 // task vector when N > r.
 // Arithmetic, rounding, NaN rule and zeros: as in IsoC.swift.
-// Sweeps: N + 1, each over all inputs. Memory: two matrices in binary64, N k triplets of both sides, and the workspace of
-// TruncatedSVD.swift.
+// Sweeps: N + 1, each over all inputs. Two tasks are decomposed at once where there are workers for both, and both polar factors are.
+// Memory: three matrices in binary64, N k triplets of both sides, and twice the workspace of TruncatedSVD.swift.
 // Source: Gargiulo et al., "Task singular vectors: reducing task interference in model merging", arXiv:2412.00081.
 
 /// Merging of task singular vectors.
@@ -79,11 +79,13 @@ struct TaskSingularVectors {
   /// Bytes beside the task matrices.
   func scratchBytes(rows: Int, columns: Int, models: Int) -> Int {
     let k = rank(side: min(rows, columns), models: models)
+    // Two models at once, and both polar factors.
     return TripletStack.bytes(capacity: k * models, rows: rows, columns: columns)
       + max(
-        TruncatedSVD.workspaceBytes(rows: rows, columns: columns, rank: k),
-        PolarFactor.workspaceBytes(rows: k * models, columns: rows),
-        PolarFactor.workspaceBytes(rows: k * models, columns: columns))
+        DenseMatrix.bytes(rows: rows, columns: columns)
+          + 2 * TruncatedSVD.workspaceBytes(rows: rows, columns: columns, rank: k),
+        PolarFactor.workspaceBytes(rows: k * models, columns: rows)
+          + PolarFactor.workspaceBytes(rows: k * models, columns: columns))
   }
 
   /// - Parameter finish: what to do with the merged matrix (nil: zero).
@@ -112,14 +114,18 @@ struct TaskSingularVectors {
     _ finish: @escaping (DenseMatrix?, Decision) -> Step
   ) throws(Failure) -> Step {
     guard index < matrices.modelCount else { return try combine(stack, residual, matrices, tensor, finish) }
-    return try matrices.model(index) { (matrix) throws(Failure) in
+    let range = matrices.together(from: index)
+    return try matrices.models(range) { (found) throws(Failure) in
       var worst = residual
-      if let matrix = matrix ?? (isCompatible ? DenseMatrix(rows: matrices.rows, columns: matrices.columns) : nil) {
-        let result = try TruncatedSVD.largest(rank, of: matrix, tensor)
+      let wanted = found.compactMap {
+        $0 ?? (isCompatible ? DenseMatrix(rows: matrices.rows, columns: matrices.columns) : nil)
+      }
+      for result in Crew.map(wanted.count, { TruncatedSVD.largest(rank, of: wanted[$0].view) }) {
+        guard let result else { throw notDecomposed(tensor) }
         stack.append(result.triplets)
         worst = max(worst, result.residual)
       }
-      return try task(index + 1, rank, stack, worst, matrices, tensor, finish)
+      return try task(range.upperBound, rank, stack, worst, matrices, tensor, finish)
     }
   }
 
@@ -131,8 +137,11 @@ struct TaskSingularVectors {
     if !isCompatible { stack.drop(atMost: 1e-12) }
     // Equal task vectors leave about 1e-8 of a singular value; random ones go down to 1e-4 and are kept.
     let nullSpace: PolarFactor.NullSpace = isCompatible ? .complete : .drop
-    let left = try PolarFactor.replace(stack.leftRows, nullSpace, 1e-6, tensor)
-    let right = try PolarFactor.replace(stack.rightRows, nullSpace, 1e-6, tensor)
+    let sides = [stack.leftRows, stack.rightRows]
+    let factors = Crew.map(2) {
+      PolarFactor.replace(sides[$0], nullSpace: nullSpace, tolerance: 1e-6, precision: PolarFactor.precision(tensor))
+    }
+    guard let left = factors[0], let right = factors[1] else { throw notDecomposed(tensor) }
     for j in 0..<stack.count { stack.rightRows.rows(j..<j + 1).scale(by: stack.sigma[j]) }
     let delta = DenseMatrix(rows: matrices.rows, columns: matrices.columns)
     delta.view.product(stack.leftRows, stack.rightRows, firstTransposed: true)
