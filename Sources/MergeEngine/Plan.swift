@@ -11,7 +11,7 @@ public struct Plan {
   struct Input {
     let path: String
     let isBase: Bool
-    let checkpoint: Checkpoint
+    var checkpoint: Checkpoint
     let parameters: [(name: String, setting: Setting)]
     /// Its activation statistics: name to [channels].
     var statistics: Checkpoint?
@@ -34,7 +34,7 @@ public struct Plan {
     }
 
     let name: String
-    let shape: [Int]
+    var shape: [Int]
     let dtype: DType
     let action: Action
     /// Indices of inputs, the base first if the method uses it; one for a copy.
@@ -43,6 +43,8 @@ public struct Plan {
     let croppedColumns: Int?
     let group: Int?
     var warnings: [String] = []
+    /// Where the rows come from, for each of the inputs; nil: they are as they are stored.
+    var rowMaps: [RowMap]?
   }
 
   let recipe: Recipe
@@ -52,7 +54,9 @@ public struct Plan {
   /// Index of the input that gives config, tokenizer and other files.
   let donor: Int
   let sideFiles: SideFiles
+  let tokenizerFiles: TokenizerFiles
   private(set) var tensors: [Tensor]
+  let vocabulary: PlannedVocabulary?
   let layout: CheckpointLayout
   let artifacts: ArtifactCheckpoints
   /// Folder of the output that holds the merged checkpoint; "": the output itself. Only a method without artifacts uses that.
@@ -67,6 +71,12 @@ public struct Plan {
   let memory: Int?
   private(set) var warnings: [String]
 
+  /// Rows of the output's embeddings, where they are others than the donor's config says.
+  var vocabularySize: Int? {
+    if let vocabulary { return vocabulary.vocabulary.size }
+    return tensors.lazy.filter { $0.croppedColumns != nil }.map { $0.shape[0] }.min()
+  }
+
   var isSingleFile: Bool { outputPath?.hasSuffix(".safetensors") ?? false }
 
   /// Read the inputs' headers and decide everything.
@@ -80,10 +90,14 @@ public struct Plan {
     names = opened.names
     donor = opened.donor
     warnings = recipe.warnings + opened.warnings
-    sideFiles = try SideFiles(of: inputs[donor].checkpoint)
+    tokenizerFiles = try TokenizerFiles(recipe, opened)
+    sideFiles = try SideFiles(of: inputs[donor].checkpoint).replacing(
+      tokenizerFiles.names, tokenizer: tokenizerFiles.replacesDonor)
+    warnings += tokenizerFiles.warnings
 
     var planner = TensorPlanner(recipe, opened)
     tensors = try planner.plan()
+    vocabulary = planner.vocabulary
     warnings += planner.warnings
     var metadata: [(key: String, value: String)] = []
     var naming = CheckpointLayout.Naming.folder
@@ -232,10 +246,15 @@ public struct Plan {
         policy = .ignore
       }
     }
-    let sources = tensor.inputs.map { index -> TensorInput in
-      let source = source(tensor, inputs[index].checkpoint)
-      guard inputs[index].isTaskVector, tensor.dtype.isFloat else { return source }
-      return .sum(base: self.source(tensor, inputs.first { $0.isBase }!.checkpoint), vector: source)
+    let sources = tensor.inputs.indices.map { position -> TensorInput in
+      let index = tensor.inputs[position]
+      guard let map = tensor.rowMaps?[position], let record = inputs[index].checkpoint.tensor(named: tensor.name),
+        !map.isIdentity(input: index, height: record.shape[0])
+      else { return source(tensor, index) }
+      return .gathered(
+        RowGather(
+          map, sources: Dictionary(uniqueKeysWithValues: map.inputs.map { ($0, source(tensor, $0)) }),
+          columns: tensor.shape.dropFirst().reduce(1, *)))
     }
     var context = TensorContext(
       name: tensor.name, shape: tensor.shape, modelCount: tensor.inputs.count - (hasBase ? 1 : 0), hasBase: hasBase)
@@ -249,9 +268,19 @@ public struct Plan {
       outputType: tensor.dtype, method: method, policy: policy, group: group, artifacts: run?.artifacts(of: tensor.name))
   }
 
+  /// A tensor of an input, as its method wants it: of a task vector, the weights.
+  private func source(_ tensor: Tensor, _ index: Int) -> TensorInput {
+    let own = source(tensor, inputs[index].checkpoint)
+    guard inputs[index].isTaskVector, tensor.dtype.isFloat else { return own }
+    return .sum(base: source(tensor, inputs.first { $0.isBase }!.checkpoint), vector: own)
+  }
+
   private func source(_ tensor: Tensor, _ checkpoint: Checkpoint) -> TensorInput {
     let record = checkpoint.tensor(named: tensor.name)!
-    guard let columns = tensor.croppedColumns, record.shape[1] != columns else { return .stored(checkpoint, record) }
+    // Cropped rows alone are the beginning of what is stored.
+    guard let columns = tensor.croppedColumns, record.shape.count == 2, record.shape[1] != columns else {
+      return .stored(checkpoint, record)
+    }
     return .cropped(checkpoint, record, columns: columns, storedColumns: record.shape[1])
   }
 

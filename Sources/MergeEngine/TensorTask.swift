@@ -13,12 +13,15 @@ public enum TensorInput {
   case cropped(Checkpoint, TensorRecord, columns: Int, storedColumns: Int)
   /// A stored task vector plus the base it belongs to, in binary64.
   indirect case sum(base: TensorInput, vector: TensorInput)
+  /// An embedding whose rows are gathered from stored ones.
+  case gathered(RowGather)
 
   public var dtype: DType {
     switch self {
     case .memory(_, let dtype): dtype
     case .stored(_, let record), .cropped(_, let record, _, _): record.dtype
     case .sum: .f64
+    case .gathered(let gather): gather.dtype
     }
   }
 
@@ -45,6 +48,8 @@ public enum TensorInput {
       let total = buffer!.assumingMemoryBound(to: Double.self)
       try base.add(start, count, to: total, isFirst: true)
       try vector.add(start, count, to: total, isFirst: false)
+    case .gathered(let gather):
+      try gather.read(start, count, into: buffer!)
     }
     return UnsafeRawPointer(buffer!)
   }
@@ -69,8 +74,12 @@ public enum TensorInput {
 
   /// A range of elements without a copy, where that is possible.
   func window(_ range: Range<Int>) -> MappedWindow? {
-    guard case .stored(let checkpoint, let record) = self else { return nil }
-    return checkpoint.window(record, bytes: range.lowerBound * dtype.size..<range.upperBound * dtype.size)
+    switch self {
+    case .stored(let checkpoint, let record):
+      return checkpoint.window(record, bytes: range.lowerBound * dtype.size..<range.upperBound * dtype.size)
+    case .gathered(let gather): return gather.window(range)
+    case .memory, .cropped, .sum: return nil
+    }
   }
 
   /// Ask for a range to be fetched while something else is computed.
@@ -82,6 +91,7 @@ public enum TensorInput {
     case .sum(let base, let vector):
       base.prefetch(range)
       vector.prefetch(range)
+    case .gathered(let gather): gather.prefetch(range)
     case .memory, .cropped: break
     }
   }

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 from . import _abi
 from ._lib import c_path, c_text, call, lib, text
 from ._values import check_int32, parse_size, to_json
+from ._vocabulary import resolve
 from .plans import Plan
 from .recipes import Recipe
 
@@ -80,9 +81,11 @@ class Job:
     """
 
     def __init__(self, recipe: Recipe, output: str | os.PathLike[str] | None, options: JobOptions) -> None:
+        # The tokenizer files that the library is told to write have to be there until the job has run.
+        value, self._files = resolve(recipe.value, options.strict)
         self._create(
             "sp_job_create",
-            to_json(recipe.value, "", "SP_E_RECIPE"),
+            to_json(value, "", "SP_E_RECIPE"),
             None if output is None else c_path(output),
             options=options.struct(recipe.text),
         )
@@ -98,6 +101,7 @@ class Job:
     ) -> Job:
         """A job that rebuilds a task model; see `stockpot.reconstruct`."""
         job = cls.__new__(cls)
+        job._files = None
         job._create(
             "sp_job_create_reconstruction",
             c_path(merged),
@@ -118,6 +122,8 @@ class Job:
 
     def __exit__(self, *_: object) -> None:
         self._free()
+        if self._files is not None:
+            self._files.cleanup()
 
     def plan(self) -> Plan:
         """What the job will do."""
