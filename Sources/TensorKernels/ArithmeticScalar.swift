@@ -40,6 +40,12 @@ protocol ArithmeticScalar: SIMDScalar, BinaryFloatingPoint, Codable {
   /// `counts`, one more in the lanes where `a` is not 0.
   static func counting(_ counts: SIMD8<Count>, _ a: SIMD8<Self>) -> SIMD8<Count>
 
+  /// 1 where the magnitude `a` is below the magnitude `b`, else 0.
+  static func below(_ a: SIMD8<Self>, _ b: SIMD8<Self>) -> SIMD8<Count>
+
+  /// The low byte of each lane, lane 0 in the lowest.
+  static func bytes(_ counts: SIMD8<Count>) -> UInt64
+
   /// `a` where all bits of `mask` are set, 0 where none is.
   static func kept(_ a: SIMD8<Self>, mask: SIMD8<Int32>) -> SIMD8<Self>
 
@@ -129,6 +135,17 @@ extension Float: ArithmeticScalar {
     let twice = unsafeBitCast(a, to: SIMD8<Int32>.self) &<< 1
     let sign = unsafeBitCast(twice | (0 &- twice), to: SIMD8<UInt32>.self) &>> 31
     return counts &+ unsafeBitCast(sign, to: SIMD8<Int32>.self)
+  }
+
+  @inline(__always)
+  static func below(_ a: SIMD8<Float>, _ b: SIMD8<Float>) -> SIMD8<Int32> {
+    let difference = unsafeBitCast(a, to: SIMD8<UInt32>.self) &- unsafeBitCast(b, to: SIMD8<UInt32>.self)
+    return unsafeBitCast(difference &>> 31, to: SIMD8<Int32>.self)
+  }
+
+  @inline(__always)
+  static func bytes(_ counts: SIMD8<Int32>) -> UInt64 {
+    unsafeBitCast(SIMD8<UInt8>(truncatingIfNeeded: counts), to: UInt64.self)
   }
 
   @inline(__always)
@@ -237,6 +254,17 @@ extension Double: ArithmeticScalar {
     let twice = unsafeBitCast(a, to: SIMD8<Int64>.self) &<< 1
     let sign = unsafeBitCast(twice | (0 &- twice), to: SIMD8<UInt64>.self) &>> 63
     return counts &+ unsafeBitCast(sign, to: SIMD8<Int64>.self)
+  }
+
+  @inline(__always)
+  static func below(_ a: SIMD8<Double>, _ b: SIMD8<Double>) -> SIMD8<Int64> {
+    let difference = unsafeBitCast(a, to: SIMD8<UInt64>.self) &- unsafeBitCast(b, to: SIMD8<UInt64>.self)
+    return unsafeBitCast(difference &>> 63, to: SIMD8<Int64>.self)
+  }
+
+  @inline(__always)
+  static func bytes(_ counts: SIMD8<Int64>) -> UInt64 {
+    unsafeBitCast(SIMD8<UInt8>(truncatingIfNeeded: counts), to: UInt64.self)
   }
 
   @inline(__always)
