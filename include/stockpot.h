@@ -331,8 +331,8 @@ void sp_method_free(sp_method *method);
 
 /* ---- Checkpoints -------------------------------------------------------------------------------------------------------- */
 
-/** A checkpoint opened for reading: a folder with model.safetensors.index.json, a folder with *.safetensors files, or a single
- *  .safetensors file. Immutable: any number of threads may read it. */
+/** A checkpoint opened for reading: a folder with model.safetensors.index.json, a folder with *.safetensors files, a single
+ *  .safetensors file, or org/name[@revision] of the local Hugging Face cache. Immutable: any number of threads may read it. */
 typedef struct sp_checkpoint sp_checkpoint;
 
 typedef struct sp_tensor_info {
@@ -347,6 +347,7 @@ typedef struct sp_tensor_info {
 } sp_tensor_info;
 
 /** Read and check every header of a checkpoint; no tensor is read.
+ *  @param path  a model reference (docs/recipes.md) without an adapter.
  *  @return SP_OK, SP_E_NULL, SP_E_NOT_FOUND, SP_E_FILE, SP_E_FORMAT. */
 sp_status sp_checkpoint_open(const char *path, sp_checkpoint **out, sp_error *error);
 

@@ -52,15 +52,11 @@ struct PlanInputs {
     }
   }
 
-  private static func open(_ path: String) throws(Failure) -> Checkpoint {
-    if FileSystem.kind(path) == nil, let at = path.lastIndex(where: { $0 == "@" || $0 == "+" }), at != path.startIndex {
-      throw Failure(
-        .notFound, "\(path) is no local folder or file; revisions (@) and adapters (+) are not read: give the path of a folder")
-    }
-    return try Checkpoint(path: path)
-  }
+  private static func open(_ text: String) throws(Failure) -> Checkpoint { try Checkpoint(reference: text) }
 
   private static func isSame(_ a: String, _ b: String) -> Bool {
-    a == b || (FileSystem.identity(a) != nil && FileSystem.identity(a) == FileSystem.identity(b))
+    if a == b { return true }
+    guard let first = try? ModelReference(a), let second = try? ModelReference(b) else { return false }
+    return first.isSame(second)
   }
 }

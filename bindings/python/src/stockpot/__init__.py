@@ -96,7 +96,7 @@ _HOMES = {
     "registry": ("merge_tensors", "method_schema", "methods"),
     "task_vectors": ("MagnitudeThreshold", "elect_signs", "magnitude_threshold", "random_mask", "tall_masks"),
 }
-_MODULES = frozenset({"cli", "dropin", "dtypes", "recipes", "stats", "views", *_HOMES})
+_MODULES = frozenset({"cli", "dropin", "dtypes", "hub", "recipes", "stats", "views", *_HOMES})
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = ["__version__", *sorted(_HOME_OF)]

@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from . import _abi
+from . import _abi, hub
 from ._lib import c_path, c_text, call, lib, text
 from ._values import check_int32, parse_size, to_json
 from .plans import Plan
@@ -80,6 +80,7 @@ class Job:
     """
 
     def __init__(self, recipe: Recipe, output: str | os.PathLike[str] | None, options: JobOptions) -> None:
+        hub.fetch(hub.references(recipe.value))
         self._create(
             "sp_job_create",
             to_json(recipe.value, "", "SP_E_RECIPE"),
@@ -97,6 +98,7 @@ class Job:
         options: JobOptions,
     ) -> Job:
         """A job that rebuilds a task model; see `stockpot.reconstruct`."""
+        hub.fetch(os.fsdecode(path) for path in (merged, correction, base) if path is not None)
         job = cls.__new__(cls)
         job._create(
             "sp_job_create_reconstruction",

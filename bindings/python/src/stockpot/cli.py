@@ -76,12 +76,27 @@ def _warn(message: str) -> None:
     click.echo(f"warning: {message}", err=True)
 
 
+def _forbid_fetching(context: click.Context, option: click.Parameter, offline: bool) -> None:
+    if offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+_offline_option = click.option(
+    "--offline",
+    is_flag=True,
+    expose_value=False,
+    callback=_forbid_fetching,
+    help="Fetch nothing: models are local paths, or in the Hugging Face cache.",
+)
+
+
 def _job_options(command: _Command) -> _Command:
     """The options that `merge` and `plan` share."""
     options = (
         click.option("--threads", type=click.IntRange(min=0), default=0, help="Workers; 0 for the usable CPUs."),
         click.option("--max-memory", metavar="SIZE", help="Most bytes of buffers, such as 2GiB."),
         click.option("--shard-size", metavar="SIZE", help="Bytes of a shard; default 5GB."),
+        _offline_option,
         click.option("--strict", is_flag=True, help="Unknown keys and parameters are errors, not warnings."),
         click.option(
             "--set",
@@ -300,6 +315,7 @@ def methods(name: str | None, as_json: bool) -> None:
 
 
 @main.command()
+@_offline_option
 @click.argument("merged")
 @click.argument("correction")
 @click.argument("output")
@@ -352,6 +368,7 @@ def reconstruct(
 
 
 @main.command()
+@_offline_option
 @click.argument("path")
 @click.option("--tensors", is_flag=True, help="List every tensor.")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
