@@ -11,10 +11,19 @@ public struct Plan {
   struct Input {
     let path: String
     let isBase: Bool
+    /// With the tensors that an adapter has in place of its own.
     let checkpoint: Checkpoint
+    /// What is added to its tensors while they are read.
+    var adapter: Adapter?
     let parameters: [(name: String, setting: Setting)]
     /// Its activation statistics: name to [channels].
     var statistics: Checkpoint?
+
+    /// Bytes that are read of a tensor, an adapter's factors with them.
+    func bytes(of name: String) -> Int {
+      let update = adapter?.updates[name].map { $0.first.byteCount + $0.second.byteCount } ?? 0
+      return (checkpoint.tensor(named: name)?.byteCount ?? 0) + update
+    }
 
     /// Does it hold differences from a base, rather than weights?
     var isTaskVector: Bool { checkpoint.metadata.contains { $0.key == Plan.contentKey && $0.value == Plan.taskVector } }
@@ -232,11 +241,7 @@ public struct Plan {
         policy = .ignore
       }
     }
-    let sources = tensor.inputs.map { index -> TensorInput in
-      let source = source(tensor, inputs[index].checkpoint)
-      guard inputs[index].isTaskVector, tensor.dtype.isFloat else { return source }
-      return .sum(base: self.source(tensor, inputs.first { $0.isBase }!.checkpoint), vector: source)
-    }
+    let sources = tensor.inputs.map { source(tensor, $0) }
     var context = TensorContext(
       name: tensor.name, shape: tensor.shape, modelCount: tensor.inputs.count - (hasBase ? 1 : 0), hasBase: hasBase)
     let group = tensor.group
@@ -249,10 +254,21 @@ public struct Plan {
       outputType: tensor.dtype, method: method, policy: policy, group: group, artifacts: run?.artifacts(of: tensor.name))
   }
 
-  private func source(_ tensor: Tensor, _ checkpoint: Checkpoint) -> TensorInput {
-    let record = checkpoint.tensor(named: tensor.name)!
-    guard let columns = tensor.croppedColumns, record.shape[1] != columns else { return .stored(checkpoint, record) }
-    return .cropped(checkpoint, record, columns: columns, storedColumns: record.shape[1])
+  /// A tensor of an input, as its method wants it: of a task vector, the weights.
+  private func source(_ tensor: Tensor, _ index: Int) -> TensorInput {
+    let own = source(tensor, inputs[index])
+    guard inputs[index].isTaskVector, tensor.dtype.isFloat else { return own }
+    return .sum(base: source(tensor, inputs.first { $0.isBase }!), vector: own)
+  }
+
+  private func source(_ tensor: Tensor, _ input: Input) -> TensorInput {
+    let record = input.checkpoint.tensor(named: tensor.name)!
+    var source = TensorInput.stored(input.checkpoint, record)
+    if let adapter = input.adapter, let update = adapter.updates[record.name] {
+      source = .adapted(AdaptedTensor(source, shape: record.shape, update, of: adapter.checkpoint))
+    }
+    guard let columns = tensor.croppedColumns, record.shape[1] != columns else { return source }
+    return .cropped(source, columns: columns, storedColumns: record.shape[1])
   }
 
   /// What one run of a plan shares between its tasks.
@@ -306,7 +322,7 @@ public struct Plan {
 
   var bytesToRead: Int {
     tensors.reduce(0) { total, tensor in
-      total + tensor.inputs.reduce(0) { $0 + (inputs[$1].checkpoint.tensor(named: tensor.name)?.byteCount ?? 0) }
+      total + tensor.inputs.reduce(0) { $0 + inputs[$1].bytes(of: tensor.name) }
     }
   }
 }
