@@ -511,6 +511,20 @@ sp_status sp_job_create(const char *recipe_json, const char *output_path, const 
 sp_status sp_job_create_reconstruction(const char *merged_path, const char *correction_path, const char *base_path,
                                        const char *output_path, const sp_job_options *options, sp_job **out, sp_error *error);
 
+/** Plan to make a LoRA adapter in PEFT's layout (adapter_config.json, adapter_model.safetensors) out of a model and the base it was
+ *  tuned from: the truncated SVD of each matrix's difference, in binary64. sp_job_run does it; sp_job_report_json then has the
+ *  relative error of each tensor, and what the adapter cannot hold.
+ *  @param base_path, model_path  model references.
+ *  @param output_path            a folder.
+ *  @param parameters_json        {"rank": 16}, and any of "include", "exclude", "save_modules" (lists of module names or patterns),
+ *                                "fan_in_fan_out" (null: by the model's type), "dtype" ("float32", "bfloat16", "float16").
+ *  @param options                NULL: defaults. shard_size, resume, strict and recipe_text have no effect.
+ *  @return SP_OK, SP_E_NULL, SP_E_ARGUMENT, SP_E_RECIPE, SP_E_PARAMETER, SP_E_NOT_FOUND, SP_E_FILE, SP_E_FORMAT, SP_E_EXISTS,
+ *          SP_E_MISSING_TENSOR, SP_E_SHAPE, SP_E_QUANTIZED, SP_E_MEMORY. */
+sp_status sp_job_create_lora_extraction(const char *base_path, const char *model_path, const char *output_path,
+                                        const char *parameters_json, const sp_job_options *options, sp_job **out,
+                                        sp_error *error);
+
 /** The plan as a JSON object: inputs, donor, every output file and tensor with its byte range, bytes to read and write, memory,
  *  warnings. Valid until the job is freed. NULL for NULL. */
 const char *sp_job_plan_json(const sp_job *job);

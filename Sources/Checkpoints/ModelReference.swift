@@ -77,7 +77,7 @@ public struct ModelReference: Hashable, Sendable {
     guard let model = json["model"] else {
       throw Failure(.recipe, "the model reference \(json.serialized(indent: 0)) has no 'model'")
     }
-    let adapter = json["lora"].flatMap { $0.isNull ? nil : $0 }
+    let adapter = json["lora"]?.unlessNull
     self.init(
       model: try Part(model, in: json), adapter: try adapter.map { (part) throws(Failure) in try Part(part, in: json) },
       architecture: json["override_architecture"]?.string)
@@ -129,7 +129,7 @@ extension ModelReference.Part {
       return
     }
     let members = json.members ?? []
-    let revision = json["revision"].flatMap { $0.isNull ? nil : $0 }
+    let revision = json["revision"]?.unlessNull
     guard let path = json["path"]?.string, !path.isEmpty, members.allSatisfy({ ["path", "revision"].contains($0.key) }),
       revision == nil || revision?.string?.isEmpty == false
     else {

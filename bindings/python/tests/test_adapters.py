@@ -226,7 +226,7 @@ def test_bits_do_not_depend_on_blocks_or_threads(tmp_path: Path) -> None:
     assert len(set(outputs)) == 1
     # Factors of both models are held while a tensor is in work, and the plan says so.
     assert plan.memory >= 2 * (300 + 501) * RANK * 8
-    with pytest.raises(sp.StockpotMemoryError, match="needs .* bytes"):
+    with pytest.raises(sp.StockpotMemoryError, match=r"needs .* bytes"):
         sp.plan(recipe, max_memory=400_000)
 
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from .errors import StockpotError as StockpotError
     from .errors import StockpotMemoryError as StockpotMemoryError
     from .errors import StockpotWarning as StockpotWarning
+    from .jobs import extract_lora as extract_lora
     from .jobs import merge as merge
     from .jobs import plan as plan
     from .jobs import reconstruct as reconstruct
@@ -89,7 +90,7 @@ _HOMES = {
         ),
         "StockpotWarning",
     ),
-    "jobs": ("merge", "plan", "reconstruct"),
+    "jobs": ("extract_lora", "merge", "plan", "reconstruct"),
     "kernels": ("GeometricMedian", "angles", "cast", "combine", "geometric_median_weights", "gram"),
     "matrices": ("low_rank_plus_sparse", "polar_factor", "truncated_svd"),
     "plans": ("MergeResult", "Plan"),

@@ -6,7 +6,7 @@ import ctypes
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from . import _abi, hub
@@ -106,6 +106,28 @@ class Job:
             c_path(correction),
             None if base is None else c_path(base),
             c_path(output),
+            options=options.struct(""),
+        )
+        return job
+
+    @classmethod
+    def lora_extraction(
+        cls,
+        base: str | os.PathLike[str],
+        model: str | os.PathLike[str],
+        output: str | os.PathLike[str],
+        parameters: Mapping[str, Any],
+        options: JobOptions,
+    ) -> Job:
+        """A job that makes a LoRA adapter; see `stockpot.extract_lora`."""
+        hub.fetch(os.fsdecode(path) for path in (base, model))
+        job = cls.__new__(cls)
+        job._create(
+            "sp_job_create_lora_extraction",
+            c_path(base),
+            c_path(model),
+            c_path(output),
+            to_json(parameters, "", "SP_E_PARAMETER"),
             options=options.struct(""),
         )
         return job
