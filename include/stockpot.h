@@ -331,8 +331,8 @@ void sp_method_free(sp_method *method);
 
 /* ---- Checkpoints -------------------------------------------------------------------------------------------------------- */
 
-/** A checkpoint opened for reading: a folder with model.safetensors.index.json, a folder with *.safetensors files, or a single
- *  .safetensors file. Immutable: any number of threads may read it. */
+/** A checkpoint opened for reading: a folder with model.safetensors.index.json, a folder with *.safetensors files, a single
+ *  .safetensors file, or org/name[@revision] of the local Hugging Face cache. Immutable: any number of threads may read it. */
 typedef struct sp_checkpoint sp_checkpoint;
 
 typedef struct sp_tensor_info {
@@ -347,6 +347,7 @@ typedef struct sp_tensor_info {
 } sp_tensor_info;
 
 /** Read and check every header of a checkpoint; no tensor is read.
+ *  @param path  a model reference (docs/recipes.md) without an adapter.
  *  @return SP_OK, SP_E_NULL, SP_E_NOT_FOUND, SP_E_FILE, SP_E_FORMAT. */
 sp_status sp_checkpoint_open(const char *path, sp_checkpoint **out, sp_error *error);
 
@@ -509,6 +510,20 @@ sp_status sp_job_create(const char *recipe_json, const char *output_path, const 
  *          SP_E_MEMORY. */
 sp_status sp_job_create_reconstruction(const char *merged_path, const char *correction_path, const char *base_path,
                                        const char *output_path, const sp_job_options *options, sp_job **out, sp_error *error);
+
+/** Plan to make a LoRA adapter in PEFT's layout (adapter_config.json, adapter_model.safetensors) out of a model and the base it was
+ *  tuned from: the truncated SVD of each matrix's difference, in binary64. sp_job_run does it; sp_job_report_json then has the
+ *  relative error of each tensor, and what the adapter cannot hold.
+ *  @param base_path, model_path  model references.
+ *  @param output_path            a folder.
+ *  @param parameters_json        {"rank": 16}, and any of "include", "exclude", "save_modules" (lists of module names or patterns),
+ *                                "fan_in_fan_out" (null: by the model's type), "dtype" ("float32", "bfloat16", "float16").
+ *  @param options                NULL: defaults. shard_size, resume, strict and recipe_text have no effect.
+ *  @return SP_OK, SP_E_NULL, SP_E_ARGUMENT, SP_E_RECIPE, SP_E_PARAMETER, SP_E_NOT_FOUND, SP_E_FILE, SP_E_FORMAT, SP_E_EXISTS,
+ *          SP_E_MISSING_TENSOR, SP_E_SHAPE, SP_E_QUANTIZED, SP_E_MEMORY. */
+sp_status sp_job_create_lora_extraction(const char *base_path, const char *model_path, const char *output_path,
+                                        const char *parameters_json, const sp_job_options *options, sp_job **out,
+                                        sp_error *error);
 
 /** The plan as a JSON object: inputs, donor, every output file and tensor with its byte range, bytes to read and write, memory,
  *  warnings. Valid until the job is freed. NULL for NULL. */

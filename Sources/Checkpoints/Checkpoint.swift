@@ -66,6 +66,23 @@ public final class Checkpoint: @unchecked Sendable {
     self.openFiles = openFiles
   }
 
+  /// A model with some tensors taken from another checkpoint, whose files come after its own.
+  init(_ model: Checkpoint, replacing replacements: [String: TensorRecord], from other: Checkpoint) {
+    path = model.path
+    files = model.files + other.files
+    folder = model.folder
+    metadata = model.metadata
+    positions = model.positions
+    tensors = model.tensors.map { record in
+      guard let new = replacements[record.name] else { return record }
+      return TensorRecord(
+        name: record.name, dtype: new.dtype, shape: new.shape, file: model.files.count + new.file, offset: new.offset,
+        count: new.count, byteCount: new.byteCount)
+    }
+    totalBytes = tensors.reduce(0) { $0 + $1.byteCount }
+    openFiles = OpenFiles(paths: files)
+  }
+
   /// The tensor of that name, or the one that answers to it.
   public func tensor(named name: String) -> TensorRecord? { positions[name].map { tensors[$0] } }
 

@@ -31,6 +31,9 @@ extension JSON {
 
   public var isNull: Bool { self == .null }
 
+  /// nil for null: where a member that is null counts as absent.
+  public var unlessNull: JSON? { isNull ? Optional.none : .some(self) }
+
   public var bool: Bool? {
     if case .bool(let value) = self { value } else { nil }
   }

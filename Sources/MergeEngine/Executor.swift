@@ -218,6 +218,7 @@ public final class Executor: @unchecked Sendable {
       decision.warnings.append(
         "\(tensor.overflowed) finite results do not fit in \(tensor.task.outputType.name) and became infinite or NaN")
     }
+    for input in tensor.task.inputs { input.release() }
     let result = TensorResult(decision: decision, copied: copied, seconds: Machine.seconds() - tensor.started)
     if let group = tensor.task.group { try leave(group) }
     let refusal: Failure? = monitor.locked {
@@ -235,6 +236,7 @@ public final class Executor: @unchecked Sendable {
 
   /// Park a tensor until all of its group have come as far.
   private func pool(_ tensor: ActiveTensor, _ group: Int, _ sums: [Double]) throws(Failure) {
+    for input in tensor.task.inputs { input.release() }
     monitor.locked {
       active.removeAll { $0 === tensor }
       pools[group]!.waiting.append((tensor, sums))

@@ -46,7 +46,7 @@ public final class Job: RunnableJob {
   /// An output may not be one of the inputs, hold one, or replace anything unasked.
   private static func checkOutput(_ path: String, _ plan: Plan, _ options: JobOptions) throws(Failure) {
     for input in plan.inputs {
-      for place in [input.path] + input.checkpoint.files
+      for place in [input.checkpoint.path] + input.checkpoint.files
       where FileSystem.isSame(path, place) || FileSystem.contains(path, place) {
         throw Failure(.exists, "the output \(path) is, or contains, the input \(input.path): choose another path")
       }

@@ -53,11 +53,22 @@ extension Plan {
   }
 
   private static func describe(_ input: Input) -> JSON {
-    [
-      "path": .string(input.path), "role": .string(input.isBase ? "base" : "model"),
-      "tensors": .int(input.checkpoint.tensors.count), "bytes": .int(input.checkpoint.totalBytes),
-      "files": .int(input.checkpoint.files.count),
+    var members: [JSON.Member] = [
+      .init(key: "path", value: .string(input.path)), .init(key: "role", value: .string(input.isBase ? "base" : "model")),
+      .init(key: "tensors", value: .int(input.checkpoint.tensors.count)),
+      .init(key: "bytes", value: .int(input.checkpoint.totalBytes)),
+      .init(key: "files", value: .int(input.checkpoint.files.count)),
     ]
+    if let adapter = input.adapter {
+      members.append(
+        .init(
+          key: "adapter",
+          value: [
+            "path": .string(adapter.path), "updated": .int(adapter.updates.count),
+            "replaced": .int(adapter.replacements.count),
+          ]))
+    }
+    return .object(members)
   }
 
   private func describe(_ index: Int) -> JSON {
@@ -86,7 +97,9 @@ extension Plan {
     var members = (json.members ?? []).filter { !["threads", "memory", "free_disk", "warnings"].contains($0.key) }
     var stamps: [JSON] = []
     for input in inputs {
-      for file in input.checkpoint.files { stamps.append(.string(FileSystem.stamp(file))) }
+      for file in input.checkpoint.files + (input.adapter.map { [$0.configPath] } ?? []) {
+        stamps.append(.string(FileSystem.stamp(file)))
+      }
     }
     if let vocabulary = recipe.vocabulary { members.append(.init(key: "rows", value: vocabulary.json)) }
     members.append(.init(key: "stamps", value: .array(stamps)))

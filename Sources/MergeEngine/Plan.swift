@@ -11,10 +11,19 @@ public struct Plan {
   struct Input {
     let path: String
     let isBase: Bool
+    /// With the tensors that an adapter has in place of its own.
     var checkpoint: Checkpoint
+    /// What is added to its tensors while they are read.
+    var adapter: Adapter?
     let parameters: [(name: String, setting: Setting)]
     /// Its activation statistics: name to [channels].
     var statistics: Checkpoint?
+
+    /// Bytes that are read of a tensor, an adapter's factors with them.
+    func bytes(of name: String) -> Int {
+      let update = adapter?.updates[name].map { $0.first.byteCount + $0.second.byteCount } ?? 0
+      return (checkpoint.tensor(named: name)?.byteCount ?? 0) + update
+    }
 
     /// Does it hold differences from a base, rather than weights?
     var isTaskVector: Bool { checkpoint.metadata.contains { $0.key == Plan.contentKey && $0.value == Plan.taskVector } }
@@ -270,18 +279,20 @@ public struct Plan {
 
   /// A tensor of an input, as its method wants it: of a task vector, the weights.
   private func source(_ tensor: Tensor, _ index: Int) -> TensorInput {
-    let own = source(tensor, inputs[index].checkpoint)
+    let own = source(tensor, inputs[index])
     guard inputs[index].isTaskVector, tensor.dtype.isFloat else { return own }
-    return .sum(base: source(tensor, inputs.first { $0.isBase }!.checkpoint), vector: own)
+    return .sum(base: source(tensor, inputs.first { $0.isBase }!), vector: own)
   }
 
-  private func source(_ tensor: Tensor, _ checkpoint: Checkpoint) -> TensorInput {
-    let record = checkpoint.tensor(named: tensor.name)!
-    // Cropped rows alone are the beginning of what is stored.
-    guard let columns = tensor.croppedColumns, record.shape.count == 2, record.shape[1] != columns else {
-      return .stored(checkpoint, record)
+  private func source(_ tensor: Tensor, _ input: Input) -> TensorInput {
+    let record = input.checkpoint.tensor(named: tensor.name)!
+    var source = TensorInput.stored(input.checkpoint, record)
+    if let adapter = input.adapter, let update = adapter.updates[record.name] {
+      source = .adapted(AdaptedTensor(source, shape: record.shape, update, of: adapter.checkpoint))
     }
-    return .cropped(checkpoint, record, columns: columns, storedColumns: record.shape[1])
+    // Cropped rows alone are the beginning of what is stored.
+    guard let columns = tensor.croppedColumns, record.shape.count == 2, record.shape[1] != columns else { return source }
+    return .cropped(source, columns: columns, storedColumns: record.shape[1])
   }
 
   /// What one run of a plan shares between its tasks.
@@ -335,7 +346,7 @@ public struct Plan {
 
   var bytesToRead: Int {
     tensors.reduce(0) { total, tensor in
-      total + tensor.inputs.reduce(0) { $0 + (inputs[$1].checkpoint.tensor(named: tensor.name)?.byteCount ?? 0) }
+      total + tensor.inputs.reduce(0) { $0 + inputs[$1].bytes(of: tensor.name) }
     }
   }
 }

@@ -25,13 +25,16 @@ struct PlanInputs {
     try schema.check(models: merged.count, hasBase: recipe.base != nil)
     if let path = recipe.base {
       base = 0
-      inputs.append(Plan.Input(path: path, isBase: true, checkpoint: try Self.open(path), parameters: []))
+      let opened = try Self.open(path)
+      inputs.append(
+        Plan.Input(path: path, isBase: true, checkpoint: opened.model, adapter: opened.adapter, parameters: []))
     }
     for model in merged {
       models.append(inputs.count)
+      let opened = try Self.open(model.path)
       inputs.append(
         Plan.Input(
-          path: model.path, isBase: false, checkpoint: try Self.open(model.path), parameters: model.parameters,
+          path: model.path, isBase: false, checkpoint: opened.model, adapter: opened.adapter, parameters: model.parameters,
           statistics: try model.statistics.map { (path) throws(Failure) in try Checkpoint(path: path) }))
     }
     for input in inputs where input.isTaskVector {
@@ -57,15 +60,25 @@ struct PlanInputs {
     }
   }
 
-  private static func open(_ path: String) throws(Failure) -> Checkpoint {
-    if FileSystem.kind(path) == nil, let at = path.lastIndex(where: { $0 == "@" || $0 == "+" }), at != path.startIndex {
-      throw Failure(
-        .notFound, "\(path) is no local folder or file; revisions (@) and adapters (+) are not read: give the path of a folder")
+  /// The checkpoint of a model reference, and its adapter.
+  private static func open(_ text: String) throws(Failure) -> (model: Checkpoint, adapter: Adapter?) {
+    let reference = try ModelReference(text)
+    let model = try Checkpoint(path: try reference.model.resolved())
+    guard let part = reference.adapter else {
+      if let folder = model.folder, FileSystem.exists(folder + "/adapter_config.json"),
+        model.tensors.contains(where: { $0.name.containsText(".lora_") })
+      {
+        throw Failure(.format, "\(text) is a LoRA adapter, not a model: write MODEL+\(text), with the model it was trained on")
+      }
+      return (model, nil)
     }
-    return try Checkpoint(path: path)
+    let adapter = try Adapter(path: try part.resolved(), of: model)
+    return (adapter.replacing(in: model), adapter)
   }
 
   private static func isSame(_ a: String, _ b: String) -> Bool {
-    a == b || (FileSystem.identity(a) != nil && FileSystem.identity(a) == FileSystem.identity(b))
+    if a == b { return true }
+    guard let first = try? ModelReference(a), let second = try? ModelReference(b) else { return false }
+    return first.isSame(second)
   }
 }

@@ -125,11 +125,10 @@ public struct Recipe {
 
   // MARK: - Parts
 
-  /// A model reference: text, or {model: {path: text}}.
+  /// A model reference as text (see `ModelReference`): text as it is, a mapping in its short form where there is one.
   private static func reference(_ json: JSON) throws(Failure) -> String {
     if let text = json.string, !text.isEmpty { return text }
-    if let inner = json["model"] ?? json["path"] { return try reference(inner) }
-    throw Failure(.recipe, "a model is \(json.serialized(indent: 0)): give the path of a folder or of a .safetensors file")
+    return try ModelReference(json).text
   }
 
   /// The path of activation statistics, given as `statistics`, or among the parameters.

@@ -39,7 +39,7 @@ public final class Reconstruction: RunnableJob {
   ) throws(Failure) {
     self.options = options
     outputPath = FileSystem.trimmingSlashes(output)
-    merged = try Checkpoint(path: mergedPath)
+    merged = try Checkpoint(reference: mergedPath)
     correction = try Checkpoint(path: correctionPath)
     let notes = Dictionary(correction.metadata.map { ($0.key, $0.value) }) { first, _ in first }
     guard let kind = Kind(rawValue: notes["stockpot.format"] ?? "") else {
@@ -58,10 +58,10 @@ public final class Reconstruction: RunnableJob {
       guard let path = basePath ?? notes["stockpot.base"], !path.isEmpty else {
         throw Failure(.format, "\(correctionPath) does not name its base: give it")
       }
-      guard FileSystem.exists(path) else {
-        throw Failure(.notFound, "\(path), the base of \(correctionPath), is not there: give its path as base")
+      do throws(Failure) { base = try Checkpoint(reference: path) } catch {
+        guard error.status == .notFound else { throw error }
+        throw Failure(.notFound, "the base of \(correctionPath): \(error.message); or give its path as base")
       }
-      base = try Checkpoint(path: path)
       lambda = try JSON.parse(Array((notes["stockpot.lambda"] ?? "1").utf8), source: correctionPath)
     case .correction:
       base = nil

@@ -9,23 +9,48 @@ public enum TensorInput {
   case memory(UnsafeRawPointer, DType)
   /// A tensor of a checkpoint.
   case stored(Checkpoint, TensorRecord)
-  /// The upper left `columns` columns of a stored matrix with `storedColumns` columns.
-  case cropped(Checkpoint, TensorRecord, columns: Int, storedColumns: Int)
+  /// The upper left `columns` columns of a matrix with `storedColumns` columns.
+  indirect case cropped(TensorInput, columns: Int, storedColumns: Int)
   /// A stored task vector plus the base it belongs to, in binary64.
   indirect case sum(base: TensorInput, vector: TensorInput)
   /// An embedding whose rows are gathered from stored ones.
   case gathered(RowGather)
+  /// A stored tensor plus the update of a LoRA adapter, in binary64.
+  case adapted(AdaptedTensor)
 
   public var dtype: DType {
     switch self {
     case .memory(_, let dtype): dtype
-    case .stored(_, let record), .cropped(_, let record, _, _): record.dtype
-    case .sum: .f64
+    case .stored(_, let record): record.dtype
+    case .cropped(let whole, _, _): whole.dtype
+    case .sum, .adapted: .f64
     case .gathered(let gather): gather.dtype
     }
   }
 
   var isMemory: Bool { if case .memory = self { true } else { false } }
+
+  /// Bytes that are held while the tensor is in work.
+  var scratchBytes: Int {
+    switch self {
+    case .memory, .stored: 0
+    case .cropped(let whole, _, _): whole.scratchBytes
+    case .sum(let base, let vector): base.scratchBytes + vector.scratchBytes
+    case .adapted(let tensor): tensor.scratchBytes
+    }
+  }
+
+  /// Give back what is held, when nothing is read for a while.
+  func release() {
+    switch self {
+    case .memory, .stored: break
+    case .cropped(let whole, _, _): whole.release()
+    case .sum(let base, let vector):
+      base.release()
+      vector.release()
+    case .adapted(let tensor): tensor.release()
+    }
+  }
 
   /// The elements `start` to `start + count`: in place, or read into `buffer`.
   func elements(_ start: Int, _ count: Int, buffer: UnsafeMutableRawPointer?) throws(Failure) -> UnsafeRawPointer {
@@ -35,13 +60,15 @@ public enum TensorInput {
       return base + start * size
     case .stored(let checkpoint, let record):
       try checkpoint.read(record, bytes: start * size..<(start + count) * size, into: buffer!)
-    case .cropped(let checkpoint, let record, let columns, let storedColumns):
+    case .cropped(let whole, let columns, let storedColumns):
       var done = 0
       while done < count {
         let (row, column) = (start + done).quotientAndRemainder(dividingBy: columns)
         let part = min(columns - column, count - done)
         let from = row * storedColumns + column
-        try checkpoint.read(record, bytes: from * size..<(from + part) * size, into: buffer! + done * size)
+        let place = buffer! + done * size
+        let found = try whole.elements(from, part, buffer: place)
+        if found != UnsafeRawPointer(place) { place.copyMemory(from: found, byteCount: part * size) }
         done += part
       }
     case .sum(let base, let vector):
@@ -50,12 +77,14 @@ public enum TensorInput {
       try vector.add(start, count, to: total, isFirst: false)
     case .gathered(let gather):
       try gather.read(start, count, into: buffer!)
+    case .adapted(let tensor):
+      try tensor.read(start, count, into: buffer!.assumingMemoryBound(to: Double.self))
     }
     return UnsafeRawPointer(buffer!)
   }
 
   /// Add elements to binary64 numbers, or put them there.
-  private func add(
+  func add(
     _ start: Int, _ count: Int, to total: UnsafeMutablePointer<Double>, isFirst: Bool
   ) throws(Failure) {
     let raw = UnsafeMutableRawPointer.allocate(byteCount: max(1, count * dtype.size), alignment: 64)
@@ -92,6 +121,7 @@ public enum TensorInput {
       base.prefetch(range)
       vector.prefetch(range)
     case .gathered(let gather): gather.prefetch(range)
+    case .adapted(let tensor): tensor.prefetch(range)
     case .memory, .cropped: break
     }
   }
@@ -145,7 +175,7 @@ public final class TensorTask {
   }
 
   var outputBytes: Int { context.count * outputType.size }
-  var scratchBytes: Int { method?.scratchBytes(context) ?? 0 }
+  var scratchBytes: Int { (method?.scratchBytes(context) ?? 0) + inputs.reduce(0) { $0 + $1.scratchBytes } }
 }
 
 /// What became of a task.

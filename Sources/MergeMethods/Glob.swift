@@ -1,10 +1,10 @@
 /// A pattern for tensor names: * stands for any run of characters, ? for one, everything else for itself.
-struct Glob: Sendable {
+public struct Glob: Sendable {
   private let pattern: [Unicode.Scalar]
 
-  init(_ pattern: String) { self.pattern = Array(pattern.unicodeScalars) }
+  public init(_ pattern: String) { self.pattern = Array(pattern.unicodeScalars) }
 
-  func matches(_ name: String) -> Bool {
+  public func matches(_ name: String) -> Bool {
     let text = Array(name.unicodeScalars)
     var (p, t) = (0, 0)
     var star: (pattern: Int, text: Int)?

@@ -28,6 +28,9 @@ public enum Machine {
     return Int((quota / period).rounded(.up))
   }
 
+  /// A variable of the environment; nil where it is not set.
+  public static func environment(_ name: String) -> String? { getenv(name).map { String(cString: $0) } }
+
   /// Seconds on a clock that never goes back.
   public static func seconds() -> Double {
     var time = timespec()

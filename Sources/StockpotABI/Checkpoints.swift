@@ -12,7 +12,7 @@ private final class CheckpointHandle {
   let metadata: OwnedText
 
   init(_ path: String) throws(Failure) {
-    checkpoint = try Checkpoint(path: path)
+    checkpoint = try Checkpoint(reference: path)
     names = checkpoint.tensors.map { OwnedText($0.name) }
     files = checkpoint.files.map { OwnedText($0) }
     metadata = OwnedText(

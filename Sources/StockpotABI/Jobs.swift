@@ -120,6 +120,26 @@ public func sp_job_create_reconstruction(
   }
 }
 
+@_cdecl("sp_job_create_lora_extraction") @implementation
+public func sp_job_create_lora_extraction(
+  _ base_path: UnsafePointer<CChar>!, _ model_path: UnsafePointer<CChar>!, _ output_path: UnsafePointer<CChar>!,
+  _ parameters_json: UnsafePointer<CChar>!, _ job_options: UnsafePointer<sp_job_options>!,
+  _ out: UnsafeMutablePointer<OpaquePointer?>!, _ error: UnsafeMutablePointer<sp_error>!
+) -> sp_status {
+  out?.pointee = nil
+  return attempt(error) { () throws(Failure) in
+    let place = try need(out, "out")
+    let output = try text(output_path, "output_path")
+    guard !output.isEmpty else { throw Failure(.argument, "output_path is empty: give a folder") }
+    let parameters = try JSON.parse(Array(try text(parameters_json, "parameters_json").utf8), source: "parameters_json")
+    place.pointee = handle(
+      JobHandle(
+        try LoRAExtraction(
+          base: try text(base_path, "base_path"), model: try text(model_path, "model_path"), output: output,
+          try ExtractionOptions(parameters), options: try options(job_options))))
+  }
+}
+
 @_cdecl("sp_job_plan_json") @implementation
 public func sp_job_plan_json(_ job: OpaquePointer!) -> UnsafePointer<CChar>! {
   (try? object(job, as: JobHandle.self, "job"))?.plan.pointer

@@ -482,6 +482,31 @@ def check_reconstruction(root: Path, file: Path) -> None:
     assert not job
 
 
+def check_extraction(root: Path, file: Path) -> None:
+    job, name = _abi.Job(), "sp_job_create_lora_extraction"
+    path, output, rank = str(file).encode(), bytes(root / "adapter"), b'{"rank": 2}'
+    refused(name, None, path, output, rank, None, byref(job))
+    refused(name, path, None, output, rank, None, byref(job))
+    refused(name, path, path, None, rank, None, byref(job))
+    refused(name, path, path, b"", rank, None, byref(job))
+    refused(name, path, path, output, rank, None, None)
+    refused(name, path, path, b"a.safetensors", rank, None, byref(job))
+    for text in (
+        None,
+        b"",
+        b"[]",
+        b"{",
+        b'{"rank": 0}',
+        b'{"rank": 1e9}',
+        b'{"rank": 2, "include": "x"}',
+        b'{"rank": 2, "x": 1}',
+    ):
+        refused(name, path, path, output, text, None, byref(job))
+    options = _abi.JobOptions(struct_size=ctypes.sizeof(_abi.JobOptions), threads=-1)
+    refused(name, path, path, output, rank, byref(options), byref(job))
+    assert not job
+
+
 def check_jobs(root: Path, file: Path) -> None:
     job, progress = _abi.Job(), _abi.Progress(struct_size=ctypes.sizeof(_abi.Progress))
     recipe = json.dumps({"merge_method": "linear", "models": [str(file)]}).encode()
@@ -553,5 +578,6 @@ if __name__ == "__main__":
     check_task_vectors()
     check_jobs(folder, checkpoint)
     check_reconstruction(folder, checkpoint)
+    check_extraction(folder, checkpoint)
     print(*failures, sep="\n")
     sys.exit(f"{len(failures)} of {calls} calls were not refused" if failures else None)

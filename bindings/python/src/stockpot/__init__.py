@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from .errors import StockpotError as StockpotError
     from .errors import StockpotMemoryError as StockpotMemoryError
     from .errors import StockpotWarning as StockpotWarning
+    from .jobs import extract_lora as extract_lora
     from .jobs import merge as merge
     from .jobs import plan as plan
     from .jobs import reconstruct as reconstruct
@@ -89,14 +90,14 @@ _HOMES = {
         ),
         "StockpotWarning",
     ),
-    "jobs": ("merge", "plan", "reconstruct"),
+    "jobs": ("extract_lora", "merge", "plan", "reconstruct"),
     "kernels": ("GeometricMedian", "angles", "cast", "combine", "geometric_median_weights", "gram"),
     "matrices": ("low_rank_plus_sparse", "polar_factor", "truncated_svd"),
     "plans": ("MergeResult", "Plan"),
     "registry": ("merge_tensors", "method_schema", "methods"),
     "task_vectors": ("MagnitudeThreshold", "elect_signs", "magnitude_threshold", "random_mask", "tall_masks"),
 }
-_MODULES = frozenset({"cli", "dropin", "dtypes", "recipes", "stats", "views", *_HOMES})
+_MODULES = frozenset({"cli", "dropin", "dtypes", "hub", "recipes", "stats", "views", *_HOMES})
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = ["__version__", *sorted(_HOME_OF)]

@@ -223,6 +223,10 @@ FUNCTIONS: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
         _STATUS,
         (c_char_p, c_char_p, c_char_p, c_char_p, POINTER(JobOptions), POINTER(Job), _ERROR),
     ),
+    "sp_job_create_lora_extraction": (
+        _STATUS,
+        (c_char_p, c_char_p, c_char_p, c_char_p, POINTER(JobOptions), POINTER(Job), _ERROR),
+    ),
     "sp_job_plan_json": (c_char_p, (Job,)),
     "sp_job_run": (_STATUS, (Job, ProgressFunction, c_void_p, _ERROR)),
     "sp_job_progress": (_STATUS, (Job, POINTER(Progress))),

@@ -6,10 +6,10 @@ import ctypes
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
-from . import _abi
+from . import _abi, hub
 from ._lib import c_path, c_text, call, lib, text
 from ._values import check_int32, parse_size, to_json
 from ._vocabulary import resolve
@@ -81,6 +81,7 @@ class Job:
     """
 
     def __init__(self, recipe: Recipe, output: str | os.PathLike[str] | None, options: JobOptions) -> None:
+        hub.fetch(hub.references(recipe.value))
         # The tokenizer files that the library is told to write have to be there until the job has run.
         value, self._files = resolve(recipe.value, options.strict)
         self._create(
@@ -100,6 +101,7 @@ class Job:
         options: JobOptions,
     ) -> Job:
         """A job that rebuilds a task model; see `stockpot.reconstruct`."""
+        hub.fetch(os.fsdecode(path) for path in (merged, correction, base) if path is not None)
         job = cls.__new__(cls)
         job._files = None
         job._create(
@@ -108,6 +110,28 @@ class Job:
             c_path(correction),
             None if base is None else c_path(base),
             c_path(output),
+            options=options.struct(""),
+        )
+        return job
+
+    @classmethod
+    def lora_extraction(
+        cls,
+        base: str | os.PathLike[str],
+        model: str | os.PathLike[str],
+        output: str | os.PathLike[str],
+        parameters: Mapping[str, Any],
+        options: JobOptions,
+    ) -> Job:
+        """A job that makes a LoRA adapter; see `stockpot.extract_lora`."""
+        hub.fetch(os.fsdecode(path) for path in (base, model))
+        job = cls.__new__(cls)
+        job._create(
+            "sp_job_create_lora_extraction",
+            c_path(base),
+            c_path(model),
+            c_path(output),
+            to_json(parameters, "", "SP_E_PARAMETER"),
             options=options.struct(""),
         )
         return job

@@ -134,6 +134,26 @@ def reconstruction_text(output: str, report: dict[str, Any]) -> str:
     return "\n".join([f"{made}, in {report['seconds']:.3g} s", "", table(rows, indent="  "), "", ratio])
 
 
+def extraction_text(output: str, report: dict[str, Any], all_tensors: bool = False) -> str:
+    """What an adapter holds, the tensors with the largest errors, and what is lost."""
+    summary = report["summary"]
+    counts = f"{summary['factored']} matrices factored, {summary['saved']} tensors saved whole"
+    made = f"{output}: rank {report['rank']}, {counts}"
+    sizes = f"{size(summary['adapter_bytes'])} of {size(summary['model_bytes'])}, in {report['seconds']:.3g} s"
+    changed = sorted(report["tensors"], key=lambda entry: (-float(entry["error"] or 0), entry["name"]))
+    kept = [entry for entry in changed if entry["action"] != "lost"]
+    shown = kept if all_tensors else kept[:10]
+    rows = [(each["name"], str(each["rank"] or "whole"), f"{each['error']:.3g}") for each in shown]
+    parts = [made, sizes, "", table([("tensor", "rank", "error"), *rows], indent="  ")]
+    if len(kept) > len(shown):
+        parts.append(f"  and {len(kept) - len(shown)} with smaller errors; --tensors lists all")
+    lost = [(each["name"], each["note"]) for each in changed if each["action"] == "lost"]
+    if lost:
+        parts += ["", "lost:", table(lost if all_tensors else lost[:10], indent="  ")]
+    parts += ["", f"relative error over all that changed: {summary['total_error']:.3g}"]
+    return "\n".join(parts)
+
+
 def methods_text(schemas: Iterable[Schema]) -> str:
     """The methods there are, one line each."""
     rows = [

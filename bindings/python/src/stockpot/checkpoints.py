@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import _abi
+from . import _abi, hub
 from ._lib import c_path, c_text, call, lib, text
 from ._values import parse_size, to_json
 from .dtypes import DType, array_dtype, from_code
@@ -45,6 +45,7 @@ class _Handle:
     """An sp_checkpoint. It is freed with its last reference, which a reader holds while it reads."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
+        hub.fetch([os.fsdecode(path)])
         self.pointer = _abi.Checkpoint()
         call("sp_checkpoint_open", c_path(path), ctypes.byref(self.pointer))
         weakref.finalize(self, lib().sp_checkpoint_free, self.pointer)
@@ -165,7 +166,8 @@ def open(path: str | os.PathLike[str]) -> Checkpoint:
     """Open a checkpoint for reading.
 
     Args:
-        path: a folder with model.safetensors.index.json, a folder with *.safetensors files, or a .safetensors file.
+        path: a folder with model.safetensors.index.json, a folder with *.safetensors files, a .safetensors file, or
+            org/name[@revision] of the Hugging Face hub, which is fetched if it is not cached (docs/recipes.md).
 
     Returns:
         A lazy mapping of tensor name to numpy array, which is also a context manager.

@@ -1,4 +1,4 @@
-"""The command `stockpot`: merge, plan, methods, reconstruct, collect-stats, inspect.
+"""The command `stockpot`: merge, plan, methods, reconstruct, extract-lora, collect-stats, inspect.
 
 Errors are one sentence on standard error, "error: ...", with exit status 1, or 2 for a wrong command line; Ctrl-C
 exits with 130. Results go to standard output; progress and warnings to standard error. Heavy modules are imported by
@@ -76,12 +76,27 @@ def _warn(message: str) -> None:
     click.echo(f"warning: {message}", err=True)
 
 
+def _forbid_fetching(context: click.Context, option: click.Parameter, offline: bool) -> None:
+    if offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+_offline_option = click.option(
+    "--offline",
+    is_flag=True,
+    expose_value=False,
+    callback=_forbid_fetching,
+    help="Fetch nothing: models are local paths, or in the Hugging Face cache.",
+)
+
+
 def _job_options(command: _Command) -> _Command:
     """The options that `merge` and `plan` share."""
     options = (
         click.option("--threads", type=click.IntRange(min=0), default=0, help="Workers; 0 for the usable CPUs."),
         click.option("--max-memory", metavar="SIZE", help="Most bytes of buffers, such as 2GiB."),
         click.option("--shard-size", metavar="SIZE", help="Bytes of a shard; default 5GB."),
+        _offline_option,
         click.option("--strict", is_flag=True, help="Unknown keys and parameters are errors, not warnings."),
         click.option(
             "--set",
@@ -130,6 +145,7 @@ def main() -> None:
       stockpot plan recipe.yaml                      what a merge would read, write and need
       stockpot merge recipe.yaml merged              do it
       stockpot merge --method model_stock --base B A C D -o merged
+      stockpot extract-lora BASE TUNED adapter --rank 16
       stockpot collect-stats --factory my_model:make --output stats.safetensors
     """
 
@@ -300,6 +316,7 @@ def methods(name: str | None, as_json: bool) -> None:
 
 
 @main.command()
+@_offline_option
 @click.argument("merged")
 @click.argument("correction")
 @click.argument("output")
@@ -351,7 +368,89 @@ def reconstruct(
         click.echo(reconstruction_text(output, report))
 
 
+@main.command("extract-lora")
+@_offline_option
+@click.argument("base")
+@click.argument("model")
+@click.argument("output")
+@click.option("--rank", type=click.IntRange(min=1), required=True, metavar="R", help="Rank of the factors.")
+@click.option(
+    "--include", multiple=True, metavar="NAME", help="Factor these modules too, such as embed_tokens. Repeatable."
+)
+@click.option("--exclude", multiple=True, metavar="NAME", help="Do not factor these modules. Repeatable.")
+@click.option(
+    "--save-modules", multiple=True, metavar="NAME", help="Save these modules whole, such as *norm. Repeatable."
+)
+@click.option(
+    "--fan-in-fan-out/--no-fan-in-fan-out",
+    default=None,
+    help="Matrices are stored [in, out], as GPT-2's are; default: by the config.",
+)
+@click.option("--dtype", default="float32", show_default=True, metavar="NAME", help="Element type of the factors.")
+@click.option("--threads", type=click.IntRange(min=0), default=0, help="Workers; 0 for the usable CPUs.")
+@click.option("--max-memory", metavar="SIZE", help="Bytes for the matrices in work, such as 2GiB.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing output, once the new one is complete.")
+@click.option("--tensors", is_flag=True, help="List every tensor.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress and no summary; warnings and errors only.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on standard output.")
+def extract_lora(
+    base: str,
+    model: str,
+    output: str,
+    rank: int,
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
+    save_modules: tuple[str, ...],
+    fan_in_fan_out: bool | None,
+    dtype: str,
+    threads: int,
+    max_memory: str | None,
+    overwrite: bool,
+    tensors: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Make a LoRA adapter, in PEFT's layout, of what MODEL has changed in BASE.
+
+    Each changed matrix gets the truncated SVD of its difference. OUTPUT holds adapter_config.json,
+    adapter_model.safetensors, and the relative error of each tensor in extract_report.json and .csv. Embeddings,
+    convolutions, norms and biases are not factored by themselves: what is neither included nor saved whole is lost,
+    and named.
+
+    \b
+    Examples:
+      stockpot extract-lora org/base ./tuned adapter --rank 16
+      stockpot extract-lora org/base ./tuned adapter --rank 32 --save-modules "*norm" --include embed_tokens
+      stockpot merge --method passthrough org/base+./adapter -o restored
+    """
+    from ._job import Job, JobOptions
+    from ._tables import extraction_text
+    from .jobs import run_job
+
+    parameters = {
+        "rank": rank,
+        "include": include,
+        "exclude": exclude,
+        "save_modules": save_modules,
+        "fan_in_fan_out": fan_in_fan_out,
+        "dtype": dtype,
+    }
+    with Job.lora_extraction(base, model, output, parameters, JobOptions(threads, max_memory, None, overwrite)) as job:
+        try:
+            report = json.loads(run_job(job, not (quiet or as_json) and sys.stderr.isatty(), "extracting"))
+        except KeyboardInterrupt:
+            _error(f"interrupted; nothing was left at {output}")
+            sys.exit(_INTERRUPTED)
+    for warning in report["warnings"]:
+        _warn(warning)
+    if as_json:
+        click.echo(json.dumps({"output": output, **report}, indent=2, ensure_ascii=False))
+    elif not quiet:
+        click.echo(extraction_text(output, report, tensors))
+
+
 @main.command()
+@_offline_option
 @click.argument("path")
 @click.option("--tensors", is_flag=True, help="List every tensor.")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -147,6 +147,72 @@ def reconstruct(
     options = JobOptions(threads, max_memory, shard_size, overwrite)
     with Job.reconstruction(merged, correction, base, output_dir, options) as job:
         report: dict[str, Any] = json.loads(run_job(job, progress, "rebuilding"))
+    return report
+
+
+def extract_lora(
+    base: str | os.PathLike[str],
+    model: str | os.PathLike[str],
+    output_dir: str | os.PathLike[str],
+    *,
+    rank: int,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    save_modules: Sequence[str] = (),
+    fan_in_fan_out: bool | None = None,
+    dtype: str = "float32",
+    threads: int = 0,
+    max_memory: int | str | None = None,
+    progress: bool | Callable[[Progress], object] = True,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Make a LoRA adapter, in PEFT's layout, of what a model has changed in its base.
+
+    Each changed matrix gets the truncated SVD of its difference, model - base = U S V^T: B = U sqrt(S) [out, r] and
+    A = sqrt(S) V^T [r, in], in float64 and rounded once; the scale is 1. A difference of rank at most `rank` is kept to
+    that rounding. Embeddings, convolutions, norms and biases are not factored by themselves.
+
+    Args:
+        base: what the model was tuned from: a model reference (docs/recipes.md), as `model` is.
+        model: the tuned model.
+        output_dir: the folder to be made.
+        rank: r of the adapter; a matrix with a smaller side gets that.
+        include: modules to factor besides: names, last components of names, or patterns with * and ?.
+        exclude: modules not to factor.
+        save_modules: modules to save whole (PEFT's modules_to_save), such as "embed_tokens" or "*norm".
+        fan_in_fan_out: matrices are stored [in, out], as GPT-2's are; None decides by the config's model_type.
+        dtype: of the factors: "float32", "bfloat16" or "float16".
+        threads: 0 for the usable CPUs.
+        max_memory: bytes, or text such as "2GiB": how many matrices are in work at once.
+        progress: as for `merge`.
+        overwrite: replace an existing output, once the new one is complete.
+
+    Returns:
+        The report: "summary" (tensors, factored, saved, unchanged, lost, worst_error, total_error, adapter_bytes,
+        model_bytes) and "tensors", each with its action, rank and relative error in the Frobenius norm.
+
+    Raises:
+        ParameterError: rank or another option. MissingTensorError, ShapeError: models that do not belong together.
+        ArgumentError: nothing differs. NonFiniteError: NaN or infinity in a tensor.
+        NotFoundError, FileError, FormatError, OutputExistsError, StockpotMemoryError: as for `merge`.
+
+    What the adapter cannot hold is issued as `StockpotWarning`, and listed in the report.
+
+    Source: Hu et al., arXiv:2106.09685; Eckart and Young, 1936.
+    """
+    parameters = {
+        "rank": rank,
+        "include": list(include),
+        "exclude": list(exclude),
+        "save_modules": list(save_modules),
+        "fan_in_fan_out": fan_in_fan_out,
+        "dtype": dtype,
+    }
+    options = JobOptions(threads, max_memory, None, overwrite)
+    with Job.lora_extraction(base, model, output_dir, parameters, options) as job:
+        report: dict[str, Any] = json.loads(run_job(job, progress, "extracting"))
+    for warning in report["warnings"]:
+        warnings.warn(warning, StockpotWarning, stacklevel=2)
     return report
 
 
