@@ -37,6 +37,7 @@ public enum TensorInput {
     case .cropped(let whole, _, _): whole.scratchBytes
     case .sum(let base, let vector): base.scratchBytes + vector.scratchBytes
     case .adapted(let tensor): tensor.scratchBytes
+    case .gathered(let gather): gather.scratchBytes
     }
   }
 
@@ -49,6 +50,7 @@ public enum TensorInput {
       base.release()
       vector.release()
     case .adapted(let tensor): tensor.release()
+    case .gathered(let gather): gather.release()
     }
   }
 
@@ -107,7 +109,7 @@ public enum TensorInput {
     case .stored(let checkpoint, let record):
       return checkpoint.window(record, bytes: range.lowerBound * dtype.size..<range.upperBound * dtype.size)
     case .gathered(let gather): return gather.window(range)
-    case .memory, .cropped, .sum: return nil
+    case .memory, .cropped, .sum, .adapted: return nil
     }
   }
 

@@ -31,6 +31,12 @@ public final class RowGather: @unchecked Sendable {
     dtype = types.count == 1 && !map.hasMeans ? types.first! : .f64
   }
 
+  /// Bytes that its sources hold while the tensor is in work.
+  var scratchBytes: Int { sources.values.reduce(0) { $0 + $1.scratchBytes } }
+
+  /// Give back what the sources hold.
+  func release() { for source in sources.values { source.release() } }
+
   /// Put the elements `start` to `start + count` into `buffer`.
   func read(_ start: Int, _ count: Int, into buffer: UnsafeMutableRawPointer) throws(Failure) {
     let size = dtype.size
