@@ -10,14 +10,17 @@ public enum ConfigText {
   ///   - dtype: PyTorch's name of the output's element type ("bfloat16"). It replaces `torch_dtype` and `dtype`, at the top and
   ///     in objects whose key ends in "_config", where they are strings that name an element type or "auto". They are not added
   ///     where they are absent. Nil changes none.
+  ///   - changes: further values to replace, where their path is.
   ///   - source: the path, for messages.
   /// - Returns: the text with these values replaced, and without a top-level `_name_or_path`.
   /// - Throws: `.format` when the text is not one JSON object.
-  public static func edited(_ bytes: [UInt8], dtype: String?, source: String) throws(Failure) -> [UInt8] {
+  public static func edited(
+    _ bytes: [UInt8], dtype: String?, changes: [ConfigLayers.Change] = [], source: String
+  ) throws(Failure) -> [UInt8] {
     guard try JSON.parse(bytes, source: source).members != nil else {
       throw Failure(.format, "\(source) is not a JSON object, so it cannot be a model's config")
     }
-    var scanner = Scanner(text: bytes, dtype: dtype)
+    var scanner = Scanner(text: bytes, dtype: dtype, changes: changes)
     scanner.scan()
     var result: [UInt8] = []
     result.reserveCapacity(bytes.count)
@@ -41,12 +44,16 @@ private struct Scanner {
 
   let text: [UInt8]
   let dtype: String?
+  let changes: [ConfigLayers.Change]
   var edits: [Edit] = []
   private var position = 0
+  /// Keys of the objects around the position.
+  private var path: [String] = []
 
-  init(text: [UInt8], dtype: String?) {
+  init(text: [UInt8], dtype: String?, changes: [ConfigLayers.Change]) {
     self.text = text
     self.dtype = dtype
+    self.changes = changes
   }
 
   mutating func scan() {
@@ -66,8 +73,16 @@ private struct Scanner {
       advance()  // the colon
       skipSpace()
       let value = position
+      path.append(key)
+      let change = changes.first { $0.path == path }
+      let before = edits.count
       scanValue(level: level + 1, isConfig: isConfig && key.hasSuffix("_config"))
+      path.removeLast()
       let end = position
+      if let change {
+        edits.removeSubrange(before...)
+        edits.append(Edit(range: value..<end, replacement: rewritten(change.value, as: value..<end)))
+      }
       skipSpace()
       let comma = here == UInt8(ascii: ",") ? position : nil
       if comma != nil {
@@ -129,6 +144,21 @@ private struct Scanner {
     let current = string(range)
     guard current == "auto" || DType(recipeName: current) != nil else { return }
     edits.append(Edit(range: range, replacement: Array(JSON.string(dtype).serialized(indent: 0).utf8)))
+  }
+
+  /// A value in the layout of the text it takes the place of: lists with a line per element stay so.
+  private func rewritten(_ value: JSON, as range: Range<Int>) -> [UInt8] {
+    guard let list = value.array, !list.isEmpty, let first = text[range].firstIndex(of: UInt8(ascii: "\n")) else {
+      return Array(value.serialized(indent: 0).utf8)
+    }
+    let inner = text[first..<range.upperBound].prefix { isSpace($0) }
+    let outer = Array(text[range].dropLast().reversed().prefix { isSpace($0) }.reversed())
+    var result = [UInt8(ascii: "[")]
+    for (i, element) in list.enumerated() {
+      if i > 0 { result.append(UInt8(ascii: ",")) }
+      result += inner + Array(element.serialized(indent: 0).utf8)
+    }
+    return result + outer + [UInt8(ascii: "]")]
   }
 
   private mutating func remove(_ range: Range<Int>) {

@@ -166,7 +166,7 @@ public final class Job: RunnableJob {
       if plan.sideFiles.carried.contains("config.json") {
         let source = folder + "/config.json"
         let text = try ConfigText.edited(
-          try FileSystem.read(source), dtype: plan.recipe.outputType?.torchName, source: source)
+          try FileSystem.read(source), dtype: plan.recipe.outputType?.torchName, changes: plan.configChanges, source: source)
         try FileSystem.write(text, to: merged + "/config.json")
       }
     }

@@ -12,7 +12,6 @@ public struct Plan {
     let path: String
     let isBase: Bool
     let checkpoint: Checkpoint
-    let parameters: [(name: String, setting: Setting)]
     /// Its activation statistics: name to [channels].
     var statistics: Checkpoint?
 
@@ -39,10 +38,17 @@ public struct Plan {
     let action: Action
     /// Indices of inputs, the base first if the method uses it; one for a copy.
     let inputs: [Int]
+    /// What each of the inputs calls it; other than `name` where layers are restacked.
+    let stored: [String]
+    /// Is the first input the base of the method?
+    let hasBase: Bool
     /// Columns to which the inputs' rows are cropped; nil: none.
     let croppedColumns: Int?
     let group: Int?
     var warnings: [String] = []
+
+    /// Positions in `inputs` of the models.
+    var models: Range<Int> { (hasBase ? 1 : 0)..<inputs.count }
   }
 
   let recipe: Recipe
@@ -53,6 +59,10 @@ public struct Plan {
   let donor: Int
   let sideFiles: SideFiles
   private(set) var tensors: [Tensor]
+  /// The stacks of layers that the output has.
+  let stacks: [PlannedStack]
+  /// What becomes of the donor's config beside its dtype.
+  let configChanges: [ConfigLayers.Change]
   let layout: CheckpointLayout
   let artifacts: ArtifactCheckpoints
   /// Folder of the output that holds the merged checkpoint; "": the output itself. Only a method without artifacts uses that.
@@ -82,8 +92,10 @@ public struct Plan {
     warnings = recipe.warnings + opened.warnings
     sideFiles = try SideFiles(of: inputs[donor].checkpoint)
 
-    var planner = TensorPlanner(recipe, opened)
+    var planner = try TensorPlanner(recipe, opened)
     tensors = try planner.plan()
+    stacks = planner.stacks
+    configChanges = planner.configChanges
     warnings += planner.warnings
     var metadata: [(key: String, value: String)] = []
     var naming = CheckpointLayout.Naming.folder
@@ -124,7 +136,7 @@ public struct Plan {
     var makesMerged = true
     for tensor in tensors {
       var artifacts: [Artifact] = []
-      let models = tensor.inputs.filter { !inputs[$0].isBase }
+      let models = tensor.models.map { tensor.inputs[$0] }
       if case .merge(let parameters) = tensor.action {
         let method = try recipe.method.init(Parameters(recipe.schema, parameters))
         let context = TensorContext(
@@ -216,13 +228,11 @@ public struct Plan {
   ///   - run: what the tensors of one run share, and where their artifacts go; nil while planning.
   func makeTask(_ tensor: Tensor, output: TensorOutput, run: RunContext? = nil) throws(Failure) -> TensorTask {
     var method: (any SweepProgram)?
-    var hasBase = false
     var policy = NonFinitePolicy.error
     switch tensor.action {
     case .merge(let parameters):
       let values = try Parameters(recipe.schema, parameters)
       let made = try recipe.method.init(values)
-      hasBase = inputs[tensor.inputs[0]].isBase && made.usesBase(given: true)
       policy = values.choice("on_non_finite", as: NonFinitePolicy.self)
       method = made
     case .copy:
@@ -232,13 +242,9 @@ public struct Plan {
         policy = .ignore
       }
     }
-    let sources = tensor.inputs.map { index -> TensorInput in
-      let source = source(tensor, inputs[index].checkpoint)
-      guard inputs[index].isTaskVector, tensor.dtype.isFloat else { return source }
-      return .sum(base: self.source(tensor, inputs.first { $0.isBase }!.checkpoint), vector: source)
-    }
+    let sources = tensor.inputs.indices.map { source(tensor, $0) }
     var context = TensorContext(
-      name: tensor.name, shape: tensor.shape, modelCount: tensor.inputs.count - (hasBase ? 1 : 0), hasBase: hasBase)
+      name: tensor.name, shape: tensor.shape, modelCount: tensor.models.count, hasBase: tensor.hasBase)
     let group = tensor.group
     if let run {
       context.group = group.map { run.storage(of: $0) }
@@ -249,8 +255,17 @@ public struct Plan {
       outputType: tensor.dtype, method: method, policy: policy, group: group, artifacts: run?.artifacts(of: tensor.name))
   }
 
-  private func source(_ tensor: Tensor, _ checkpoint: Checkpoint) -> TensorInput {
-    let record = checkpoint.tensor(named: tensor.name)!
+  /// One of a tensor's inputs, as its method wants it: of a task vector, the weights.
+  private func source(_ tensor: Tensor, _ position: Int) -> TensorInput {
+    let input = inputs[tensor.inputs[position]]
+    let own = stored(tensor, input.checkpoint, tensor.stored[position])
+    guard input.isTaskVector, tensor.dtype.isFloat else { return own }
+    let base = tensor.hasBase ? tensor.inputs[0] : inputs.firstIndex { $0.isBase }!
+    return .sum(base: stored(tensor, inputs[base].checkpoint, tensor.stored[0]), vector: own)
+  }
+
+  private func stored(_ tensor: Tensor, _ checkpoint: Checkpoint, _ name: String) -> TensorInput {
+    let record = checkpoint.tensor(named: name)!
     guard let columns = tensor.croppedColumns, record.shape[1] != columns else { return .stored(checkpoint, record) }
     return .cropped(checkpoint, record, columns: columns, storedColumns: record.shape[1])
   }
@@ -279,17 +294,16 @@ public struct Plan {
 
   /// The activation statistics of a tensor's models; empty when none has any.
   private func statistics(of tensor: Tensor) throws(Failure) -> [[Double]?] {
-    let models = tensor.inputs.filter { !inputs[$0].isBase }
-    guard models.contains(where: { inputs[$0].statistics != nil }) else { return [] }
+    guard tensor.models.contains(where: { inputs[tensor.inputs[$0]].statistics != nil }) else { return [] }
     var all: [[Double]?] = []
-    for model in models {
-      guard let source = inputs[model].statistics, let record = source.tensor(named: tensor.name) else {
+    for model in tensor.models {
+      guard let source = inputs[tensor.inputs[model]].statistics, let record = source.tensor(named: tensor.stored[model]) else {
         all.append(nil)
         continue
       }
       guard record.dtype.isFloat, record.shape.count == 1 else {
         throw Failure(
-          .format, "'\(tensor.name)' of the statistics \(source.path) is no list of numbers: collect them again")
+          .format, "'\(tensor.stored[model])' of the statistics \(source.path) is no list of numbers: collect them again")
       }
       let count = record.shape[0]
       let raw = UnsafeMutableRawPointer.allocate(byteCount: max(1, record.byteCount), alignment: 64)
@@ -306,7 +320,8 @@ public struct Plan {
 
   var bytesToRead: Int {
     tensors.reduce(0) { total, tensor in
-      total + tensor.inputs.reduce(0) { $0 + (inputs[$1].checkpoint.tensor(named: tensor.name)?.byteCount ?? 0) }
+      total
+        + zip(tensor.inputs, tensor.stored).reduce(0) { $0 + (inputs[$1.0].checkpoint.tensor(named: $1.1)?.byteCount ?? 0) }
     }
   }
 }

@@ -124,7 +124,7 @@ struct Report {
     for index in results.indices {
       let lambdas = results[index].decision.entries.first { $0.key == "lambdas" }?.value.array?.compactMap(\.double) ?? []
       // A tensor that some model lacks has fewer lambdas than there are models.
-      let merged = plan.tensors[index].inputs.filter { !plan.inputs[$0].isBase }
+      let merged = plan.tensors[index].models.map { plan.tensors[index].inputs[$0] }
       let cells = models.map { model in
         merged.firstIndex(of: model).flatMap { $0 < lambdas.count ? Self.sixDecimals(lambdas[$0]) : nil } ?? "nan"
       }
