@@ -47,6 +47,8 @@ extension Plan {
     members += [
       .init(key: "bytes_to_read", value: .int(bytesToRead)), .init(key: "bytes_to_write", value: .int(bytesToWrite)),
       .init(key: "memory", value: .int(plannedMemory)), .init(key: "threads", value: .int(threads)),
+      .init(key: "expected_seconds", value: expectedSeconds.map { .double($0) } ?? .null),
+      .init(key: "rate", value: rate.map { .double($0) } ?? .null),
       .init(key: "free_disk", value: outputPath.flatMap { FileSystem.freeBytes(near: $0) }.map { .int($0) } ?? .null),
       .init(key: "warnings", value: .array(warnings.map { .string($0) })),
     ]
@@ -104,7 +106,9 @@ extension Plan {
 
   /// What has to be the same for a stopped merge to go on: the plan without the machine, and each input file's size and time.
   var fingerprint: String {
-    var members = (json.members ?? []).filter { !["threads", "memory", "free_disk", "warnings"].contains($0.key) }
+    var members = (json.members ?? []).filter {
+      !["threads", "memory", "expected_seconds", "rate", "free_disk", "warnings"].contains($0.key)
+    }
     var stamps: [JSON] = []
     for input in inputs {
       for file in input.checkpoint.files { stamps.append(.string(FileSystem.stamp(file))) }

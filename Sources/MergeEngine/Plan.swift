@@ -90,7 +90,8 @@ public struct Plan {
     names = opened.names
     donor = opened.donor
     warnings = recipe.warnings + opened.warnings
-    sideFiles = try SideFiles(of: inputs[donor].checkpoint)
+    let found = try SideFiles(of: inputs[donor].checkpoint)
+    sideFiles = recipe.copiesTokenizer ? found : found.replacing([], tokenizer: true)
 
     var planner = try TensorPlanner(recipe, opened)
     tensors = try planner.plan()

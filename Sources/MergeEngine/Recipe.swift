@@ -33,6 +33,10 @@ public struct Recipe {
   let onMissing: MissingPolicy
   let extras: ExtrasPolicy
   let tensorSet: TensorSet
+  /// Does the donor's tokenizer go along?
+  let copiesTokenizer: Bool
+  /// Does the output get a README.md?
+  let writesModelCard: Bool
   private(set) var warnings: [String] = []
 
   var schema: MethodSchema { method.schema }
@@ -40,7 +44,7 @@ public struct Recipe {
   private static let keys = [
     "merge_method", "models", "base_model", "parameters", "dtype", "out_dtype", "config_source", "on_shape_mismatch",
     "on_missing", "extras", "on_non_finite", "output", "random_seed", "statistics", "name", "slices",
-    "modules", "tensor_set",
+    "modules", "tensor_set", "copy_tokenizer", "write_model_card",
   ]
   private static let otherGrammar = ["tokenizer", "tokenizer_source", "chat_template"]
   /// Keys of mergekit's earlier grammars, and what became of them.
@@ -102,6 +106,8 @@ public struct Recipe {
     onMissing = try Self.policy(json, "on_missing", .error, ["error", "base", "available"])
     extras = try Self.policy(json, "extras", .drop, ["drop", "keep"])
     tensorSet = try Self.policy(json, "tensor_set", .base, ["base", "union", "intersection"])
+    copiesTokenizer = try Self.flag(json, "copy_tokenizer", true)
+    writesModelCard = try Self.flag(json, "write_model_card", true)
     self.warnings = warnings
   }
 
@@ -150,12 +156,23 @@ public struct Recipe {
 
   private static func dtype(_ json: JSON, _ key: String) throws(Failure) -> DType? {
     guard let value = json[key], !value.isNull else { return nil }
+    if ["int64", "torch.int64"].contains(value.string) {
+      throw Failure(.recipe, "'\(key)' is int64, which rounds every weight to a whole number: give a float type")
+    }
     guard let text = value.string, let dtype = DType(recipeName: text), dtype.isFloat else {
       throw Failure(
         .recipe,
         "'\(key)' is \(value.serialized(indent: 0)): give bfloat16, float16, float32, float64, float8_e4m3fn or float8_e5m2")
     }
     return dtype
+  }
+
+  private static func flag(_ json: JSON, _ key: String, _ standard: Bool) throws(Failure) -> Bool {
+    guard let value = json[key], !value.isNull else { return standard }
+    guard let flag = value.bool else {
+      throw Failure(.recipe, "'\(key)' is \(value.serialized(indent: 0)): give true or false")
+    }
+    return flag
   }
 
   private static func policy<Policy: RawRepresentable>(

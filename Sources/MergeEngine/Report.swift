@@ -9,6 +9,8 @@ struct Report {
   let started: String
   let seconds: Double
   let resumed: Bool
+  /// Bytes that went from file to file without being read.
+  let copiedByRange: Int
   let recipeText: String?
 
   var merged: Int { results.indices.filter { isMerged($0) }.count }
@@ -67,7 +69,8 @@ struct Report {
       ],
       "summary": [
         "tensors": .int(results.count), "merged": .int(merged), "copied": .int(copied), "bytes_read": .int(plan.bytesToRead),
-        "bytes_written": .int(plan.bytesToWrite), "warnings": .int(warnings.count),
+        "bytes_written": .int(plan.bytesToWrite), "bytes_copied_by_range": .int(copiedByRange),
+        "warnings": .int(warnings.count),
         "outside_unit": .array(outsideUnit.map { .string($0) }),
       ],
       "warnings": .array(warnings.map { .string($0) }), "tensors": .array(results.indices.map { tensor($0) }),
