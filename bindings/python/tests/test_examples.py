@@ -86,7 +86,7 @@ def test_the_last_stage_of_mega_reads_the_others(zoo: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES))
 def test_architectures_are_restacked(tmp_path: Path, name: str) -> None:
-    """Layers by their numbers, what comes before them from the first slice, what comes after from the last: no table."""
+    """Layers by their numbers, what is before them from the first slice, what is after them from the last: no table."""
     kind = ARCHITECTURES[name]
     a, b = (write(tmp_path / each, name, 4, seed) for seed, each in enumerate("ab"))
     slices = [
