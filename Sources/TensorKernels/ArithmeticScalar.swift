@@ -19,6 +19,9 @@ protocol ArithmeticScalar: SIMDScalar, BinaryFloatingPoint, Codable {
   /// The bit pattern of a magnitude, which orders magnitudes as their values do.
   static func pattern(_ a: Self, narrow: Bool) -> UInt64
 
+  /// The patterns of magnitudes rounded to binary32.
+  static func patterns32(_ a: SIMD8<Self>) -> SIMD8<UInt32>
+
   /// The magnitude that has a pattern.
   static func value(pattern: UInt64, narrow: Bool) -> Self
 
@@ -93,6 +96,9 @@ extension Float: ArithmeticScalar {
 
   @inline(__always)
   static func pattern(_ a: Float, narrow: Bool) -> UInt64 { UInt64(a.bitPattern & 0x7FFF_FFFF) }
+
+  @inline(__always)
+  static func patterns32(_ a: SIMD8<Float>) -> SIMD8<UInt32> { unsafeBitCast(a, to: SIMD8<UInt32>.self) & 0x7FFF_FFFF }
 
   @inline(__always)
   static func value(pattern: UInt64, narrow: Bool) -> Float { Float(bitPattern: UInt32(truncatingIfNeeded: pattern)) }
@@ -196,6 +202,9 @@ extension Double: ArithmeticScalar {
   static func pattern(_ a: Double, narrow: Bool) -> UInt64 {
     narrow ? UInt64(Float(a).bitPattern & 0x7FFF_FFFF) : a.bitPattern & 0x7FFF_FFFF_FFFF_FFFF
   }
+
+  @inline(__always)
+  static func patterns32(_ a: SIMD8<Double>) -> SIMD8<UInt32> { Float.patterns32(SIMD8<Float>(a)) }
 
   @inline(__always)
   static func value(pattern: UInt64, narrow: Bool) -> Double {

@@ -43,7 +43,7 @@ public struct TaskVectorFilter: Sendable {
   public var isNone: Bool { if case .none = drop, case .none = cut, case .none = ceiling { true } else { false } }
 }
 
-/// One byte per element of a block.
+/// One byte per element of a block: 1 where it stays, 0 where it goes.
 public struct BlockMask: @unchecked Sendable {
   // @unchecked: read by the worker that made it.
   let bytes: UnsafePointer<UInt8>
@@ -318,8 +318,18 @@ public struct TaskVectors: Sendable {
     _: Element.Type, _ rows: Rows<Element.Arithmetic>, _ k: Int, _ mask: BlockMask, _ start: Int, _ length: Int
   ) {
     let row = rows[k]
-    let bytes = mask.bytes + (start - mask.start)
-    for i in 0..<length where bytes[i] == 0 { row[i & ~15 | Element.position(of: i & 15)] = 0 }
+    let bytes = UnsafeRawPointer(mask.bytes + (start - mask.start))
+    for tile in 0..<length / 16 {
+      let sixteen = SIMD16<Int32>(truncatingIfNeeded: bytes.loadUnaligned(fromByteOffset: 16 * tile, as: SIMD16<UInt8>.self))
+      let masks = 0 &- sixteen
+      let low = Element.isPaired ? masks.evenHalf : masks.lowHalf
+      let high = Element.isPaired ? masks.oddHalf : masks.highHalf
+      rows.set(k, 2 * tile, Element.Arithmetic.kept(rows.vector(k, 2 * tile), mask: low))
+      rows.set(k, 2 * tile + 1, Element.Arithmetic.kept(rows.vector(k, 2 * tile + 1), mask: high))
+    }
+    for i in length & ~15..<length where mask.bytes[start - mask.start + i] == 0 {
+      row[i & ~15 | Element.position(of: i & 15)] = 0
+    }
   }
 
   // MARK: - Trim
