@@ -142,9 +142,9 @@ extension TaskVectors {
 
   /// Count the magnitudes of a block against the brackets. The block starts at a multiple of a chunk.
   /// - Parameters:
-  ///   - brackets: per model; nil: it is not counted.
+  ///   - brackets: per model, or several for all models in turn; nil: nothing is counted.
   ///   - counts: each bracket's counters from its `offset` on.
-  ///   - cells: model i's elements equal to a bracket of one pattern, per cell, from `i * cellCount` on.
+  ///   - cells: bracket i's elements equal to it, where it is one pattern, per cell, from `i * cellCount` on.
   /// - Returns: 0, or NaN if an input is not finite.
   @inline(never)
   public func addCounts(
@@ -168,8 +168,9 @@ extension TaskVectors {
     typealias Scalar = Element.Arithmetic
     let narrow = self.narrow
     return chunks(Element.self, block) { rows, offset, length, vectors in
-      for (k, bracket) in brackets.enumerated() {
+      for (place, bracket) in brackets.enumerated() {
         guard let bracket else { continue }
+        let k = place % models
         let counters = counts + bracket.offset
         let least = SIMD8<Scalar>(repeating: Scalar.value(pattern: bracket.low, narrow: narrow))
         let most = SIMD8<Scalar>(repeating: Scalar.value(pattern: bracket.high, narrow: narrow))
@@ -185,7 +186,7 @@ extension TaskVectors {
           }
           let equal = 8 * vectors - Int(laneSum(above)) - Int(laneSum(below)) - padding
           counters[1] += UInt64(equal)
-          cells[k * cellCount + (block.start + offset) / Self.cell] += equal
+          cells[place * cellCount + (block.start + offset) / Self.cell] += equal
         } else {
           let row = rows[k]
           for v in stride(from: 0, to: vectors, by: 2) {
