@@ -58,7 +58,7 @@ struct ModelParts {
     path = checkpoint.path
     let names = checkpoint.tensors.sorted { ($0.file, $0.offset, $0.name) < ($1.file, $1.offset, $1.name) }.map(\.name)
     index = LayerIndex(names: names, counts: counts)
-    let stacks = index.stacks.filter(\.isLayered)
+    let stacks = Self.parted(index.stacks.filter(\.isLayered), counts)
     parts = stacks.map { stack in
       let root = stacks.count == 1 ? "" : Self.root(stack.name, among: stacks.map(\.name))
       return Part(
@@ -78,6 +78,18 @@ struct ModelParts {
       }
     }
     parts.indices.reversed().forEach { if parts[$0].isEmpty, parts.count > 1 { remove($0) } }
+  }
+
+  /// The stacks that are parts. Where the config states counts, a stack of another depth is a list inside a part (of mergers, of
+  /// projectors), unless it is the only one of its kind.
+  private static func parted(_ stacks: [LayerIndex.Stack], _ counts: [Int]) -> [LayerIndex.Stack] {
+    let stated = stacks.filter { counts.contains($0.depth) }
+    guard !stated.isEmpty else { return stacks }
+    let kinds = Set(stated.map { Kind($0.name) ?? .text })
+    return stacks.filter { stack in
+      let kind = Kind(stack.name) ?? .text
+      return counts.contains(stack.depth) || kind != .projector && !kinds.contains(kind)
+    }
   }
 
   private mutating func remove(_ part: Int) {

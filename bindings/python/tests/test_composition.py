@@ -294,6 +294,46 @@ def test_slices_of_a_model_with_two_stacks_need_modules(tmp_path: Path) -> None:
         sp.plan({"merge_method": "linear", "modules": modules})
 
 
+def test_a_list_inside_a_part_is_no_part(tmp_path: Path) -> None:
+    """Three mergers with two tensors each look like layers, but the config states no such count."""
+    mergers = [f"model.visual.deepstack_merger_list.{i}.{part}.weight" for i in range(4) for part in ("fc1", "fc2")]
+    held = two_towers(tmp_path / "a", TEXT, [*VISION, *mergers], 0)
+    slices = [sources(tmp_path, ("a", 1, 2))]
+    modules = {"language_model": {"models": [str(tmp_path / "a")]}, "vision_tower": {"slices": slices}}
+    modules["multi_modal_projector"] = {"models": [str(tmp_path / "a")]}
+    plan = sp.plan({"merge_method": "passthrough", "modules": modules})
+    names = {tensor["name"] for tensor in plan.tensors}
+    assert names == set(held) - {name for name in VISION if ".1." in name}
+    assert plan.warnings == []
+
+
+def test_a_model_may_stand_twice_in_a_slice(tmp_path: Path, three: dict[str, dict[str, np.ndarray]]) -> None:
+    """Each entry has its own layers and its own parameters."""
+    slice_ = sources(tmp_path, ("a", 0, 2), ("a", 2, 4))
+    for source, weight in zip(slice_["sources"], (0.25, 0.5), strict=True):
+        source["parameters"] = {"weight": weight}
+    got = merged({"merge_method": "linear", "slices": [slice_], "parameters": {"normalize": False}}, tmp_path / "out")
+    first, second = (three["a"][f"model.layers.{layer}.mlp.down_proj.weight"].astype(np.float64) for layer in (1, 3))
+    want = 0.25 * first + 0.5 * second
+    np.testing.assert_array_equal(got["model.layers.1.mlp.down_proj.weight"], want.astype(np.float32))
+
+
+@pytest.mark.parametrize("method", ["ties", "model_stock", "iso_c", "tall_mask"])
+def test_methods_with_task_vectors_take_slices(tmp_path: Path, three: Any, method: str) -> None:
+    """The same layers of all models, one after another, give what the whole models give."""
+    models = [{"model": str(tmp_path / name)} for name in "bc"]
+    whole = {"merge_method": method, "base_model": str(tmp_path / "a"), "models": models}
+    slices = [sources(tmp_path, ("a", 0, 1), ("b", 0, 1), ("c", 0, 1)), sources(tmp_path, ("b", 1, 4), ("c", 1, 4))]
+    sliced = {"merge_method": method, "base_model": str(tmp_path / "a"), "slices": slices}
+    sp.merge(whole, tmp_path / "whole", progress=False)
+    sp.merge(sliced, tmp_path / "sliced", progress=False)
+    paths = [tmp_path / name / ("merged" if method == "tall_mask" else "") for name in ("whole", "sliced")]
+    one, other = (read_safetensors(path / "model.safetensors") for path in paths)
+    assert set(one) == set(other)
+    for name, want in one.items():
+        np.testing.assert_array_equal(other[name], want, err_msg=name)
+
+
 @pytest.mark.parametrize("name", ["default", "text_decoder", "anything"])
 def test_the_only_module_may_have_any_name(tmp_path: Path, three: Any, name: str) -> None:
     models = [str(tmp_path / "a"), str(tmp_path / "b")]

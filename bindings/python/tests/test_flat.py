@@ -201,6 +201,13 @@ def test_copies_of_many_stretches(tmp_path: Path) -> None:
 # ---- The plan
 
 
+def test_mergekit_35_shards_do_not_drive_memory(models: Models) -> None:
+    """Also #20: the size of shards decides how many files there are, and nothing else."""
+    small, large = (sp.plan(models.recipe(), shard_size=size) for size in (100, "5GB"))
+    assert len(small.files) > len(large.files) == 1
+    assert small.memory == large.memory
+
+
 def test_plan_of_700_tensors_takes_less_than_a_second(tmp_path: Path) -> None:
     """Headers only: the tensors are holes of 12 GB in all. Processor time, since others use the machine."""
     shape, size = [1024, 4096], 1024 * 4096 * 2

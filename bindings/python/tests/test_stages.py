@@ -169,6 +169,15 @@ def test_restacked_stages_are_planned(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out" / "config.json").read_text())["num_hidden_layers"] == 4
 
 
+def test_a_seed_is_given_to_all_stages(models: Models, tmp_path: Path) -> None:
+    stages = tmp_path / "stages"
+    recipe = write(tmp_path, two_stages(models))
+    result = run("merge", recipe, tmp_path / "out", "--random-seed", 5, "--intermediate-dir", stages)
+    assert result.exit_code == 0, result.output
+    for folder in (stages / "first", stages / "second", tmp_path / "out"):
+        assert json.loads((folder / "merge_report.json").read_text())["recipe"]["random_seed"] == 5
+
+
 def write(folder: Path, text: str) -> Path:
     path = folder / "recipe.yaml"
     path.write_text(text)

@@ -622,6 +622,9 @@ def _recipe(
         if not paths:
             raise click.UsageError("missing RECIPE: give a YAML file, or --method with models")
         recipe = load_recipe(Path(paths[0]))
+        if random_seed is not None:
+            seeded = (stage._replace(value={**stage.value, "random_seed": random_seed}) for stage in recipe.stages)
+            recipe = recipe._replace(stages=tuple(seeded))
         return override(recipe, [*assignments, *further])
     if not paths:
         raise click.UsageError("missing MODEL: name the models to merge")
