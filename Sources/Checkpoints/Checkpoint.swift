@@ -125,6 +125,15 @@ public final class Checkpoint: @unchecked Sendable {
     }
   }
 
+  /// Copy bytes of a tensor into a file as they are, without reading them.
+  /// - Returns: false when the system cannot do that between these files: read and write them then.
+  public func copy(_ record: TensorRecord, bytes range: Range<Int>, to file: File, at offset: Int) throws(Failure) -> Bool {
+    guard range.lowerBound >= 0, range.upperBound <= record.byteCount, let source = try? openFiles.file(record.file) else {
+      return false
+    }
+    return try file.copy(from: source, record.offset + range.lowerBound..<record.offset + range.upperBound, to: offset)
+  }
+
   /// Bytes of a tensor without a copy; nil where that is not possible, or not worth it. To be read inside `MappedWindow.guarded`.
   public func window(_ record: TensorRecord, bytes range: Range<Int>) -> MappedWindow? {
     guard range.count >= MappedWindow.smallest, range.lowerBound >= 0, range.upperBound <= record.byteCount,

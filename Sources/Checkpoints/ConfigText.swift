@@ -12,17 +12,18 @@ public enum ConfigText {
   ///     where they are absent. Nil changes none.
   ///   - vocabularySize: rows of the output's embeddings. It replaces `vocab_size` at the top and in objects whose key ends in
   ///     "_config", where it is what `vocabularySize(of:)` says; another part's own vocabulary stays. Nil changes none.
+  ///   - changes: further values to replace, where their path is.
   ///   - source: the path, for messages.
   /// - Returns: the text with these values replaced, and without a top-level `_name_or_path`.
   /// - Throws: `.format` when the text is not one JSON object.
   public static func edited(
-    _ bytes: [UInt8], dtype: String?, vocabularySize: Int? = nil, source: String
+    _ bytes: [UInt8], dtype: String?, vocabularySize: Int? = nil, changes: [ConfigLayers.Change] = [], source: String
   ) throws(Failure) -> [UInt8] {
     let config = try JSON.parse(bytes, source: source)
     guard config.members != nil else {
       throw Failure(.format, "\(source) is not a JSON object, so it cannot be a model's config")
     }
-    var scanner = Scanner(text: bytes, dtype: dtype)
+    var scanner = Scanner(text: bytes, dtype: dtype, changes: changes)
     if let vocabularySize, let current = Self.vocabularySize(of: config) { scanner.vocabulary = (current, vocabularySize) }
     scanner.scan()
     var result: [UInt8] = []
@@ -56,12 +57,16 @@ private struct Scanner {
   let dtype: String?
   /// From this number to that.
   var vocabulary: (current: Int, new: Int)?
+  let changes: [ConfigLayers.Change]
   var edits: [Edit] = []
   private var position = 0
+  /// Keys of the objects around the position.
+  private var path: [String] = []
 
-  init(text: [UInt8], dtype: String?) {
+  init(text: [UInt8], dtype: String?, changes: [ConfigLayers.Change]) {
     self.text = text
     self.dtype = dtype
+    self.changes = changes
   }
 
   mutating func scan() {
@@ -81,8 +86,16 @@ private struct Scanner {
       advance()  // the colon
       skipSpace()
       let value = position
+      path.append(key)
+      let change = changes.first { $0.path == path }
+      let before = edits.count
       scanValue(level: level + 1, isConfig: isConfig && key.hasSuffix("_config"))
+      path.removeLast()
       let end = position
+      if let change {
+        edits.removeSubrange(before...)
+        edits.append(Edit(range: value..<end, replacement: rewritten(change.value, as: value..<end)))
+      }
       skipSpace()
       let comma = here == UInt8(ascii: ",") ? position : nil
       if comma != nil {
@@ -152,6 +165,21 @@ private struct Scanner {
       return
     }
     edits.append(Edit(range: range, replacement: Array(String(vocabulary.new).utf8)))
+  }
+
+  /// A value in the layout of the text it takes the place of: lists with a line per element stay so.
+  private func rewritten(_ value: JSON, as range: Range<Int>) -> [UInt8] {
+    guard let list = value.array, !list.isEmpty, let first = text[range].firstIndex(of: UInt8(ascii: "\n")) else {
+      return Array(value.serialized(indent: 0).utf8)
+    }
+    let inner = text[first..<range.upperBound].prefix { isSpace($0) }
+    let outer = Array(text[range].dropLast().reversed().prefix { isSpace($0) }.reversed())
+    var result = [UInt8(ascii: "[")]
+    for (i, element) in list.enumerated() {
+      if i > 0 { result.append(UInt8(ascii: ",")) }
+      result += inner + Array(element.serialized(indent: 0).utf8)
+    }
+    return result + outer + [UInt8(ascii: "]")]
   }
 
   private mutating func remove(_ range: Range<Int>) {

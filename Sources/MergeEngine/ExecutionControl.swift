@@ -9,6 +9,7 @@ public final class ExecutionControl: Sendable {
   private let phaseNumber = Atomic<Int>(0)
   private let tensors = Atomic<Int>(0)
   private let bytes = Atomic<Int>(0)
+  private let ranges = Atomic<Int>(0)
   private let current = Mutex<String>("")
 
   public init() {}
@@ -21,10 +22,15 @@ public final class ExecutionControl: Sendable {
 
   public var tensorsDone: Int { tensors.load(ordering: .relaxed) }
   public var bytesDone: Int { bytes.load(ordering: .relaxed) }
+  /// Of `bytesDone`, those that went from file to file without being read.
+  public var bytesCopiedByRange: Int { ranges.load(ordering: .relaxed) }
   /// Name of the tensor begun last.
   public var tensor: String { current.withLock { $0 } }
 
   public func begin(_ name: String) { current.withLock { $0 = name } }
   public func finish(tensors count: Int = 1) { tensors.wrappingAdd(count, ordering: .relaxed) }
-  public func advance(bytes count: Int) { bytes.wrappingAdd(count, ordering: .relaxed) }
+  public func advance(bytes count: Int, copiedByRange: Bool = false) {
+    bytes.wrappingAdd(count, ordering: .relaxed)
+    if copiedByRange { ranges.wrappingAdd(count, ordering: .relaxed) }
+  }
 }

@@ -116,7 +116,7 @@ public final class Job: RunnableJob {
     control.enter(.finishing)
     let report = Report(
       plan: plan, results: results.map { $0! }, started: startTime, seconds: Machine.seconds() - started,
-      resumed: journal.isResumed, recipeText: options.recipeText)
+      resumed: journal.isResumed, copiedByRange: control.bytesCopiedByRange, recipeText: options.recipeText)
     try publish(report, partial, path, journal)
     reportText = report.json.serialized(indent: 2)
   }
@@ -167,16 +167,17 @@ public final class Job: RunnableJob {
       if plan.sideFiles.carried.contains("config.json") {
         let source = folder + "/config.json"
         let text = try ConfigText.edited(
-          try FileSystem.read(source), dtype: plan.recipe.outputType?.torchName,
-          vocabularySize: plan.vocabularySize,
-          source: source)
+          try FileSystem.read(source), dtype: plan.recipe.outputType?.torchName, vocabularySize: plan.vocabularySize,
+          changes: plan.configChanges, source: source)
         try FileSystem.write(text, to: merged + "/config.json")
       }
     }
     try FileSystem.write(report.json.serialized(indent: 2) + "\n", to: partial + "/merge_report.json")
     try FileSystem.write(report.csv, to: partial + "/merge_report.csv")
     if let lambdas = report.lambdasCSV { try FileSystem.write(lambdas, to: partial + "/yoyo_scale.csv") }
-    try FileSystem.write(ModelCard.text(report, path: path), to: partial + "/README.md")
+    if plan.recipe.writesModelCard {
+      try FileSystem.write(ModelCard.text(report, path: path), to: partial + "/README.md")
+    }
     journal.close()
     try FileSystem.remove(partial + "/" + Journal.name)
     try OutputPlace.replace(path, by: partial)

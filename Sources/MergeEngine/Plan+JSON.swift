@@ -42,10 +42,17 @@ extension Plan {
             })))
     }
     if let vocabulary { members.append(.init(key: "vocabulary", value: vocabulary.json(tensors))) }
+    members.append(.init(key: "stacks", value: .array(stacks.map { describe($0) })))
+    members.append(
+      .init(
+        key: "config_changes",
+        value: .array(configChanges.map { ["path": .array($0.path.map { .string($0) }), "value": $0.value] })))
     members.append(.init(key: "tensors", value: .array(tensors.indices.map { describe($0) })))
     members += [
       .init(key: "bytes_to_read", value: .int(bytesToRead)), .init(key: "bytes_to_write", value: .int(bytesToWrite)),
       .init(key: "memory", value: .int(plannedMemory)), .init(key: "threads", value: .int(threads)),
+      .init(key: "expected_seconds", value: expectedSeconds.map { .double($0) } ?? .null),
+      .init(key: "rate", value: rate.map { .double($0) } ?? .null),
       .init(key: "free_disk", value: outputPath.flatMap { FileSystem.freeBytes(near: $0) }.map { .int($0) } ?? .null),
       .init(key: "warnings", value: .array(warnings.map { .string($0) })),
     ]
@@ -71,6 +78,23 @@ extension Plan {
     return .object(members)
   }
 
+  /// A stack, and where its layers come from: runs of consecutive layers of one input.
+  private func describe(_ stack: PlannedStack) -> JSON {
+    var runs: [(input: Int, first: Int, count: Int)] = []
+    for (input, layer) in stack.layers {
+      if let last = runs.last, last.input == input, last.first + last.count == layer {
+        runs[runs.count - 1].count += 1
+      } else {
+        runs.append((input, layer, 1))
+      }
+    }
+    return [
+      "module": stack.module.map { .string($0) } ?? .null, "name": .string(stack.name), "layers": .int(stack.layers.count),
+      "restacked": .bool(stack.isRestacked),
+      "from": .array(runs.map { ["input": .int($0.input), "layers": [.int($0.first), .int($0.first + $0.count)]] }),
+    ]
+  }
+
   private func describe(_ index: Int) -> JSON {
     let tensor = tensors[index]
     let slot = layout.slots[index]
@@ -89,12 +113,17 @@ extension Plan {
       members.append(.init(key: "note", value: .string(reason)))
     }
     members.append(.init(key: "inputs", value: .array(tensor.inputs.map { .int($0) })))
+    if tensor.stored.contains(where: { $0 != tensor.name }) {
+      members.append(.init(key: "stored", value: .array(tensor.stored.map { .string($0) })))
+    }
     return .object(members)
   }
 
   /// What has to be the same for a stopped merge to go on: the plan without the machine, and each input file's size and time.
   var fingerprint: String {
-    var members = (json.members ?? []).filter { !["threads", "memory", "free_disk", "warnings"].contains($0.key) }
+    var members = (json.members ?? []).filter {
+      !["threads", "memory", "expected_seconds", "rate", "free_disk", "warnings"].contains($0.key)
+    }
     var stamps: [JSON] = []
     for input in inputs {
       for file in input.checkpoint.files + (input.adapter.map { [$0.configPath] } ?? []) {

@@ -15,7 +15,6 @@ public struct Plan {
     var checkpoint: Checkpoint
     /// What is added to its tensors while they are read.
     var adapter: Adapter?
-    let parameters: [(name: String, setting: Setting)]
     /// Its activation statistics: name to [channels].
     var statistics: Checkpoint?
 
@@ -48,12 +47,19 @@ public struct Plan {
     let action: Action
     /// Indices of inputs, the base first if the method uses it; one for a copy.
     let inputs: [Int]
+    /// What each of the inputs calls it; other than `name` where layers are restacked.
+    let stored: [String]
+    /// Is the first input the base of the method?
+    let hasBase: Bool
     /// Columns to which the inputs' rows are cropped; nil: none.
     let croppedColumns: Int?
     let group: Int?
     var warnings: [String] = []
     /// Where the rows come from, for each of the inputs; nil: they are as they are stored.
     var rowMaps: [RowMap]?
+
+    /// Positions in `inputs` of the models.
+    var models: Range<Int> { (hasBase ? 1 : 0)..<inputs.count }
   }
 
   let recipe: Recipe
@@ -66,6 +72,10 @@ public struct Plan {
   let tokenizerFiles: TokenizerFiles
   private(set) var tensors: [Tensor]
   let vocabulary: PlannedVocabulary?
+  /// The stacks of layers that the output has.
+  let stacks: [PlannedStack]
+  /// What becomes of the donor's config beside its dtype.
+  let configChanges: [ConfigLayers.Change]
   let layout: CheckpointLayout
   let artifacts: ArtifactCheckpoints
   /// Folder of the output that holds the merged checkpoint; "": the output itself. Only a method without artifacts uses that.
@@ -101,12 +111,14 @@ public struct Plan {
     warnings = recipe.warnings + opened.warnings
     tokenizerFiles = try TokenizerFiles(recipe, opened)
     sideFiles = try SideFiles(of: inputs[donor].checkpoint).replacing(
-      tokenizerFiles.names, tokenizer: tokenizerFiles.replacesDonor)
+      tokenizerFiles.names, tokenizer: tokenizerFiles.replacesDonor || !recipe.copiesTokenizer)
     warnings += tokenizerFiles.warnings
 
-    var planner = TensorPlanner(recipe, opened)
+    var planner = try TensorPlanner(recipe, opened)
     tensors = try planner.plan()
     vocabulary = planner.vocabulary
+    stacks = planner.stacks
+    configChanges = planner.configChanges
     warnings += planner.warnings
     var metadata: [(key: String, value: String)] = []
     var naming = CheckpointLayout.Naming.folder
@@ -147,7 +159,7 @@ public struct Plan {
     var makesMerged = true
     for tensor in tensors {
       var artifacts: [Artifact] = []
-      let models = tensor.inputs.filter { !inputs[$0].isBase }
+      let models = tensor.models.map { tensor.inputs[$0] }
       if case .merge(let parameters) = tensor.action {
         let method = try recipe.method.init(Parameters(recipe.schema, parameters))
         let context = TensorContext(
@@ -239,13 +251,11 @@ public struct Plan {
   ///   - run: what the tensors of one run share, and where their artifacts go; nil while planning.
   func makeTask(_ tensor: Tensor, output: TensorOutput, run: RunContext? = nil) throws(Failure) -> TensorTask {
     var method: (any SweepProgram)?
-    var hasBase = false
     var policy = NonFinitePolicy.error
     switch tensor.action {
     case .merge(let parameters):
       let values = try Parameters(recipe.schema, parameters)
       let made = try recipe.method.init(values)
-      hasBase = inputs[tensor.inputs[0]].isBase && made.usesBase(given: true)
       policy = values.choice("on_non_finite", as: NonFinitePolicy.self)
       method = made
     case .copy:
@@ -257,16 +267,17 @@ public struct Plan {
     }
     let sources = tensor.inputs.indices.map { position -> TensorInput in
       let index = tensor.inputs[position]
-      guard let map = tensor.rowMaps?[position], let record = inputs[index].checkpoint.tensor(named: tensor.name),
+      guard let map = tensor.rowMaps?[position],
+        let record = inputs[index].checkpoint.tensor(named: tensor.stored[position]),
         !map.isIdentity(input: index, height: record.shape[0])
-      else { return source(tensor, index) }
+      else { return source(tensor, index, tensor.stored[position]) }
       return .gathered(
         RowGather(
-          map, sources: Dictionary(uniqueKeysWithValues: map.inputs.map { ($0, source(tensor, $0)) }),
+          map, sources: Dictionary(uniqueKeysWithValues: map.inputs.map { ($0, source(tensor, $0, tensor.name)) }),
           columns: tensor.shape.dropFirst().reduce(1, *)))
     }
     var context = TensorContext(
-      name: tensor.name, shape: tensor.shape, modelCount: tensor.inputs.count - (hasBase ? 1 : 0), hasBase: hasBase)
+      name: tensor.name, shape: tensor.shape, modelCount: tensor.models.count, hasBase: tensor.hasBase)
     let group = tensor.group
     if let run {
       context.group = group.map { run.storage(of: $0) }
@@ -278,14 +289,15 @@ public struct Plan {
   }
 
   /// A tensor of an input, as its method wants it: of a task vector, the weights.
-  private func source(_ tensor: Tensor, _ index: Int) -> TensorInput {
-    let own = source(tensor, inputs[index])
+  private func source(_ tensor: Tensor, _ index: Int, _ name: String) -> TensorInput {
+    let own = stored(tensor, inputs[index], name)
     guard inputs[index].isTaskVector, tensor.dtype.isFloat else { return own }
-    return .sum(base: source(tensor, inputs.first { $0.isBase }!), vector: own)
+    let base = tensor.hasBase ? tensor.inputs[0] : inputs.firstIndex { $0.isBase }!
+    return .sum(base: stored(tensor, inputs[base], tensor.stored[0]), vector: own)
   }
 
-  private func source(_ tensor: Tensor, _ input: Input) -> TensorInput {
-    let record = input.checkpoint.tensor(named: tensor.name)!
+  private func stored(_ tensor: Tensor, _ input: Input, _ name: String) -> TensorInput {
+    let record = input.checkpoint.tensor(named: name)!
     var source = TensorInput.stored(input.checkpoint, record)
     if let adapter = input.adapter, let update = adapter.updates[record.name] {
       source = .adapted(AdaptedTensor(source, shape: record.shape, update, of: adapter.checkpoint))
@@ -319,17 +331,16 @@ public struct Plan {
 
   /// The activation statistics of a tensor's models; empty when none has any.
   private func statistics(of tensor: Tensor) throws(Failure) -> [[Double]?] {
-    let models = tensor.inputs.filter { !inputs[$0].isBase }
-    guard models.contains(where: { inputs[$0].statistics != nil }) else { return [] }
+    guard tensor.models.contains(where: { inputs[tensor.inputs[$0]].statistics != nil }) else { return [] }
     var all: [[Double]?] = []
-    for model in models {
-      guard let source = inputs[model].statistics, let record = source.tensor(named: tensor.name) else {
+    for model in tensor.models {
+      guard let source = inputs[tensor.inputs[model]].statistics, let record = source.tensor(named: tensor.stored[model]) else {
         all.append(nil)
         continue
       }
       guard record.dtype.isFloat, record.shape.count == 1 else {
         throw Failure(
-          .format, "'\(tensor.name)' of the statistics \(source.path) is no list of numbers: collect them again")
+          .format, "'\(tensor.stored[model])' of the statistics \(source.path) is no list of numbers: collect them again")
       }
       let count = record.shape[0]
       let raw = UnsafeMutableRawPointer.allocate(byteCount: max(1, record.byteCount), alignment: 64)
@@ -346,7 +357,7 @@ public struct Plan {
 
   var bytesToRead: Int {
     tensors.reduce(0) { total, tensor in
-      total + tensor.inputs.reduce(0) { $0 + inputs[$1].bytes(of: tensor.name) }
+      total + zip(tensor.inputs, tensor.stored).reduce(0) { $0 + inputs[$1.0].bytes(of: $1.1) }
     }
   }
 }

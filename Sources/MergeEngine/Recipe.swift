@@ -16,9 +16,14 @@ public struct Recipe {
   enum ShapePolicy: String { case error, base, crop }
   enum MissingPolicy: String { case error, base, available }
   enum ExtrasPolicy: String { case drop, keep }
+  /// Whose tensors are the output's: the base's (or the first model's), those of any model, or those that all have.
+  enum TensorSet: String { case base, union, intersection }
 
   let json: JSON
   let method: any MergeMethod.Type
+  /// `models`, `slices` or `modules`.
+  let composition: Composition
+  /// All models that are named, each once, in the recipe's order; of `models`, all entries.
   let models: [Model]
   let base: String?
   let parameters: [(name: String, setting: Setting)]
@@ -31,16 +36,24 @@ public struct Recipe {
   let vocabulary: Vocabulary?
   /// As the recipe has it: auto, a name, or the text.
   let chatTemplate: String?
+  let tensorSet: TensorSet
+  /// Does the donor's tokenizer go along?
+  let copiesTokenizer: Bool
+  /// Does the output get a README.md?
+  let writesModelCard: Bool
   private(set) var warnings: [String] = []
 
   var schema: MethodSchema { method.schema }
 
   private static let keys = [
     "merge_method", "models", "base_model", "parameters", "dtype", "out_dtype", "config_source", "on_shape_mismatch",
-    "on_missing", "extras", "on_non_finite", "output", "random_seed", "statistics", "name", "vocabulary",
-    "chat_template", "tokenizer", "tokenizer_source", "compat",
+    "on_missing", "extras", "on_non_finite", "output", "random_seed", "statistics", "name", "slices", "modules", "tensor_set",
+    "copy_tokenizer", "write_model_card", "vocabulary", "chat_template", "tokenizer", "tokenizer_source", "compat",
   ]
-  private static let otherGrammar = ["slices", "modules"]
+  /// Keys of mergekit's earlier grammars, and what became of them.
+  private static let legacyKeys = [
+    "embed_slerp": "embeddings are merged like all tensors", "input_model_parameters": "move them to each model's 'parameters'",
+  ]
 
   /// - Parameter strict: unknown keys and parameters are errors, not warnings.
   public init(_ json: JSON, strict: Bool) throws(Failure) {
@@ -53,40 +66,25 @@ public struct Recipe {
     }
     self.json = Vocabulary.withoutMade(json)
     method = try Registry.method(named: name)
-    for key in Self.otherGrammar where json[key] != nil && !json[key]!.isNull {
-      throw Failure(.recipe, "the recipe uses '\(key)', which this version does not read: list whole models under 'models'")
-    }
     var warnings: [String] = []
-    for member in members where !Self.keys.contains(member.key) && !Self.otherGrammar.contains(member.key) {
+    for member in members where !Self.keys.contains(member.key) {
       let hint = Suggestion.nearest(to: member.key, among: Self.keys).map { ": did you mean '\($0)'?" } ?? ""
-      let text = "the recipe's key '\(member.key)' is unknown and has no effect\(hint)"
+      let text =
+        Self.legacyKeys[member.key].map {
+          "the recipe's key '\(member.key)' is of an earlier grammar and has no effect: \($0)"
+        } ?? "the recipe's key '\(member.key)' is unknown and has no effect\(hint)"
       if strict { throw Failure(.recipe, text) }
       warnings.append(text)
     }
 
     if let value = json["base_model"], !value.isNull { base = try Self.reference(value) } else { base = nil }
     let schema = method.schema
+    var reader = CompositionReader(schema: schema, strict: strict, statistics: try Self.statistics(in: json, "the recipe"))
+    composition = try reader.read(json)
+    warnings += reader.warnings
     var models: [Model] = []
-    let shared = try Self.statistics(in: json, "the recipe")
-    guard let list = json["models"]?.array, !list.isEmpty else {
-      throw Failure(.recipe, "the recipe has no 'models': list at least one {model: PATH}")
-    }
-    for (i, entry) in list.enumerated() {
-      let path = try Self.reference(entry.members != nil ? entry["model"] ?? .null : entry)
-      for member in entry.members ?? [] where !["model", "parameters", "statistics"].contains(member.key) {
-        let text = "models[\(i)] has the unknown key '\(member.key)', which has no effect"
-        if strict { throw Failure(.recipe, text) }
-        warnings.append(text)
-      }
-      let settings = try Self.settings(entry["parameters"], "models[\(i)].parameters", schema, strict, &warnings)
-      for (name, _) in settings where schema.parameter(name)?.perModel == false {
-        warnings.append("models[\(i)] sets '\(name)', which is no per-model parameter: move it to the recipe's 'parameters'")
-      }
-      if entry["statistics"] != nil, schema.parameter("statistics") == nil {
-        warnings.append("models[\(i)] has statistics, of which \(name) makes no use")
-      }
-      let own = try Self.statistics(in: entry, "models[\(i)]")
-      models.append(Model(path: path, statistics: own ?? shared, parameters: settings))
+    for source in composition.sources where source.layers == nil || !models.contains(where: { $0.path == source.model.path }) {
+      models.append(source.model)
     }
     var parameters = try Self.settings(json["parameters"], "parameters", schema, strict, &warnings)
     for key in ["on_non_finite", "output", "random_seed", "compat"] {
@@ -120,19 +118,22 @@ public struct Recipe {
     } else {
       chatTemplate = nil
     }
+    tensorSet = try Self.policy(json, "tensor_set", .base, ["base", "union", "intersection"])
+    copiesTokenizer = try Self.flag(json, "copy_tokenizer", true)
+    writesModelCard = try Self.flag(json, "write_model_card", true)
     self.warnings = warnings
   }
 
   // MARK: - Parts
 
   /// A model reference as text (see `ModelReference`): text as it is, a mapping in its short form where there is one.
-  private static func reference(_ json: JSON) throws(Failure) -> String {
+  static func reference(_ json: JSON) throws(Failure) -> String {
     if let text = json.string, !text.isEmpty { return text }
     return try ModelReference(json).text
   }
 
   /// The path of activation statistics, given as `statistics`, or among the parameters.
-  private static func statistics(in json: JSON, _ place: String) throws(Failure) -> String? {
+  static func statistics(in json: JSON, _ place: String) throws(Failure) -> String? {
     if let path = json["parameters"]?["statistics"]?.string { return path }
     guard let value = json["statistics"], !value.isNull else { return nil }
     guard let path = value.string, !path.isEmpty else {
@@ -141,7 +142,7 @@ public struct Recipe {
     return path
   }
 
-  private static func settings(
+  static func settings(
     _ json: JSON?, _ place: String, _ schema: MethodSchema, _ strict: Bool, _ warnings: inout [String]
   ) throws(Failure) -> [(name: String, setting: Setting)] {
     guard let json, !json.isNull else { return [] }
@@ -156,19 +157,34 @@ public struct Recipe {
       }
       // A path of statistics belongs to the model, not to the method's parameters.
       if member.key == "statistics", member.value.string != nil { continue }
-      settings.append((member.key, try Setting(member.value, place: "\(place).\(member.key)")))
+      let setting = try Setting(member.value, place: "\(place).\(member.key)")
+      if setting.isEmptyList, ![.strings, .vectors].contains(schema.parameter(member.key)!.kind) {
+        throw Failure(.recipe, "\(place).\(member.key) has an empty list: give a number, or a gradient of at least one")
+      }
+      settings.append((member.key, setting))
     }
     return settings
   }
 
   private static func dtype(_ json: JSON, _ key: String) throws(Failure) -> DType? {
     guard let value = json[key], !value.isNull else { return nil }
+    if ["int64", "torch.int64"].contains(value.string) {
+      throw Failure(.recipe, "'\(key)' is int64, which rounds every weight to a whole number: give a float type")
+    }
     guard let text = value.string, let dtype = DType(recipeName: text), dtype.isFloat else {
       throw Failure(
         .recipe,
         "'\(key)' is \(value.serialized(indent: 0)): give bfloat16, float16, float32, float64, float8_e4m3fn or float8_e5m2")
     }
     return dtype
+  }
+
+  private static func flag(_ json: JSON, _ key: String, _ standard: Bool) throws(Failure) -> Bool {
+    guard let value = json[key], !value.isNull else { return standard }
+    guard let flag = value.bool else {
+      throw Failure(.recipe, "'\(key)' is \(value.serialized(indent: 0)): give true or false")
+    }
+    return flag
   }
 
   private static func policy<Policy: RawRepresentable>(

@@ -9,6 +9,8 @@ struct Report {
   let started: String
   let seconds: Double
   let resumed: Bool
+  /// Bytes that went from file to file without being read.
+  let copiedByRange: Int
   let recipeText: String?
 
   var merged: Int { results.indices.filter { isMerged($0) }.count }
@@ -69,7 +71,8 @@ struct Report {
       ],
       "summary": [
         "tensors": .int(results.count), "merged": .int(merged), "copied": .int(copied), "bytes_read": .int(plan.bytesToRead),
-        "bytes_written": .int(plan.bytesToWrite), "warnings": .int(warnings.count),
+        "bytes_written": .int(plan.bytesToWrite), "bytes_copied_by_range": .int(copiedByRange),
+        "warnings": .int(warnings.count),
         "outside_unit": .array(outsideUnit.map { .string($0) }),
       ],
       "warnings": .array(warnings.map { .string($0) }), "tensors": .array(results.indices.map { tensor($0) }),
@@ -126,7 +129,7 @@ struct Report {
     for index in results.indices {
       let lambdas = results[index].decision.entries.first { $0.key == "lambdas" }?.value.array?.compactMap(\.double) ?? []
       // A tensor that some model lacks has fewer lambdas than there are models.
-      let merged = plan.tensors[index].inputs.filter { !plan.inputs[$0].isBase }
+      let merged = plan.tensors[index].models.map { plan.tensors[index].inputs[$0] }
       let cells = models.map { model in
         merged.firstIndex(of: model).flatMap { $0 < lambdas.count ? Self.sixDecimals(lambdas[$0]) : nil } ?? "nan"
       }

@@ -23,17 +23,31 @@ enum Setting {
       var conditions: [Condition] = []
       for element in list { conditions.append(try Self.condition(element, place)) }
       self = .conditions(conditions)
-    } else if let list = json.array, !list.isEmpty, list.allSatisfy({ $0.double != nil || $0.bool != nil }) {
-      self = .gradient(list.map { $0.double ?? ($0.bool == true ? 1 : 0) })
+    } else if let list = json.array, !list.isEmpty, list.allSatisfy({ Self.number($0) != nil }) {
+      self = .gradient(list.map { Self.number($0)! })
     } else if json.members != nil {
       throw Failure(.recipe, "\(place) is an object without 'value': give a value, a list of numbers, or {filter, value}")
     } else if json.isNull {
       throw Failure(.recipe, "\(place) has no value: give one, or remove it")
-    } else if let text = json.string, let number = Double(text), number.isFinite {
-      // mergekit reads a quoted number as a number.
+    } else if json.string != nil, let number = Self.number(json) {
       self = .value(.double(number))
     } else {
       self = .value(json)
+    }
+  }
+
+  /// mergekit reads true as 1, and a quoted number as a number.
+  private static func number(_ json: JSON) -> Double? {
+    if let number = json.double ?? json.bool.map({ $0 ? 1 : 0 }) { return number }
+    return json.string.flatMap { Double($0) }.flatMap { $0.isFinite ? $0 : nil }
+  }
+
+  /// Is it, or holds a condition, a list without an element?
+  var isEmptyList: Bool {
+    switch self {
+    case .value(let value): value.array?.isEmpty == true
+    case .gradient: false
+    case .conditions(let conditions): conditions.contains { $0.setting.isEmptyList }
     }
   }
 

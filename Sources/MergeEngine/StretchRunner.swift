@@ -164,6 +164,7 @@ struct StretchRunner {
   private func copy(_ index: Int, _ range: Range<Int>) throws(Failure) {
     let task = tensor.task
     let input = task.inputs[index]
+    if try copyByRange(input, range) { return }
     let length = Partition.unit
     let layout = BlockBuffers.Layout(task, inputs: [index], kernelType: nil, count: min(length, range.count))
     let arena = buffers.base(layout)
@@ -186,6 +187,18 @@ struct StretchRunner {
       control.advance(bytes: bytes)
       start += count
     }
+  }
+
+  /// From file to file, as it is; false where an element has to be converted, or the system cannot.
+  private func copyByRange(_ input: TensorInput, _ range: Range<Int>) throws(Failure) -> Bool {
+    let size = input.dtype.size
+    guard case .stored(let checkpoint, let record) = input, case .stored(let file, let offset) = tensor.task.output,
+      input.dtype == tensor.task.outputType, !range.isEmpty
+    else { return false }
+    let bytes = range.lowerBound * size..<range.upperBound * size
+    guard try checkpoint.copy(record, bytes: bytes, to: file, at: offset + bytes.lowerBound) else { return false }
+    control.advance(bytes: bytes.count, copiedByRange: true)
+    return true
   }
 }
 

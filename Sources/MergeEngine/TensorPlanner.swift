@@ -8,73 +8,108 @@ import TensorKernels
 struct TensorPlanner {
   private let recipe: Recipe
   private let opened: PlanInputs
-  private let layers: LayerIndex
+  private let listed: OutputTensors
   private(set) var vocabulary: PlannedVocabulary?
   private(set) var warnings: [String] = []
   private var missing: [String] = []
   private var groups: [String: Int] = [:]
 
-  init(_ recipe: Recipe, _ opened: PlanInputs) {
+  var stacks: [PlannedStack] { listed.stacks }
+  var configChanges: [ConfigLayers.Change] { listed.configChanges }
+
+  init(_ recipe: Recipe, _ opened: PlanInputs) throws(Failure) {
     self.recipe = recipe
     self.opened = opened
-    layers = LayerIndex(names: opened.inputs[opened.names].checkpoint.tensors.map(\.name))
+    listed = try OutputTensors(opened)
+    warnings = listed.warnings
   }
 
-  /// The output's tensors, in the order in which the names' source stores them.
+  /// The output's tensors: slice by slice, in the order in which the names' source stores them.
   mutating func plan() throws(Failure) -> [Plan.Tensor] {
     let source = opened.inputs[opened.names].checkpoint
-    let stored = source.tensors.sorted { ($0.file, $0.offset, $0.name) < ($1.file, $1.offset, $1.name) }
-    guard !stored.isEmpty else { throw Failure(.format, "\(source.path) holds no tensors: there is nothing to merge") }
+    guard !source.tensors.isEmpty else {
+      throw Failure(.format, "\(source.path) holds no tensors: there is nothing to merge")
+    }
     vocabulary = try recipe.vocabulary.map { (section) throws(Failure) in try PlannedVocabulary(section, opened) }
     warnings += vocabulary?.warnings ?? []
     var tensors: [Plan.Tensor] = []
-    tensors.reserveCapacity(stored.count)
-    for record in stored { tensors.append(try plan(record)) }
+    tensors.reserveCapacity(listed.tensors.count)
+    for tensor in listed.tensors where isWanted(tensor) { tensors.append(try plan(tensor)) }
+    tensors += listed.unlisted.map { copy($0.record, as: $0.record.name, from: $0.input, "in no module of the recipe") }
     tensors += try extras(beside: source)
     if let vocabulary { tensors = try tensors.map { (tensor) throws(Failure) in try vocabulary.reindexed(tensor) } }
-    if !missing.isEmpty { warnings.append(Self.listed(missing, "missing in some models") + ", see the report") }
+    if !missing.isEmpty { warnings.append(Self.sentence(missing, "missing in some models") + ", see the report") }
     return tensors
   }
 
-  private mutating func plan(_ record: TensorRecord) throws(Failure) -> Plan.Tensor {
-    let name = record.name
-    guard record.dtype.isFloat else { return copy(record, "not a float tensor") }
-    var models: [Int] = []
+  /// Of an intersection, what some input lacks is left out.
+  private mutating func isWanted(_ tensor: OutputTensor) -> Bool {
+    guard recipe.tensorSet == .intersection else { return true }
+    let everywhere = zip(tensor.slice.sources, tensor.stored).allSatisfy { has($0.input, $1) }
+    return everywhere && tensor.slice.base.map { has($0.input, tensor.storedInBase!) } ?? true
+  }
+
+  private func has(_ input: Int, _ name: String) -> Bool { opened.inputs[input].checkpoint.tensor(named: name) != nil }
+
+  private mutating func plan(_ tensor: OutputTensor) throws(Failure) -> Plan.Tensor {
+    let (name, owner) = (tensor.name, tensor.owner)
+    guard tensor.record.dtype.isFloat else { return copy(tensor, "not a float tensor") }
+    guard !tensor.slice.sources.isEmpty else { return copy(tensor, "its slice has only the base") }
+    var present: [Int] = []
     var absent: [Int] = []
-    for model in opened.models {
-      if opened.inputs[model].checkpoint.tensor(named: name) != nil { models.append(model) } else { absent.append(model) }
+    for (position, source) in tensor.slice.sources.enumerated() {
+      if has(source.input, tensor.stored[position]) { present.append(position) } else { absent.append(position) }
     }
     if let first = absent.first {
-      switch recipe.onMissing {
+      let path = opened.inputs[tensor.slice.sources[first].input].path
+      let policy = recipe.tensorSet == .union && recipe.onMissing == .error ? .available : recipe.onMissing
+      switch policy {
       case .error:
         throw Failure(
           .missingTensor,
-          "'\(name)' of \(opened.inputs[opened.names].path) is missing in \(opened.inputs[first].path): use a model of the same "
-            + "architecture, or set on_missing: base or available")
+          "'\(tensor.record.name)' of \(opened.inputs[owner].path) is missing in \(path)\(Self.calls(tensor, first)): use a model of the "
+            + "same architecture, or set on_missing: base or available")
       case .base:
         missing.append(name)
-        return copy(record, "missing in \(opened.inputs[first].path)")
+        return copy(tensor, "missing in \(path)")
       case .available:
         missing.append(name)
-        if models.isEmpty || models.count < recipe.schema.minModels {
-          return copy(record, "missing in \(opened.inputs[first].path)")
-        }
+        if present.isEmpty || present.count < recipe.schema.minModels { return copy(tensor, "missing in \(path)") }
       }
     }
-    return try merge(record, models)
+    return try merge(tensor, present)
   }
 
-  private mutating func merge(_ record: TensorRecord, _ models: [Int]) throws(Failure) -> Plan.Tensor {
-    let name = record.name
-    let parameters = try parameters(name, models)
+  /// How a source calls a tensor, where it is called otherwise.
+  private static func calls(_ tensor: OutputTensor, _ position: Int) -> String {
+    tensor.stored[position] == tensor.record.name ? "" : ", which has no '\(tensor.stored[position])'"
+  }
+
+  /// - Parameter positions: of the sources that have it.
+  private mutating func merge(_ tensor: OutputTensor, _ positions: [Int]) throws(Failure) -> Plan.Tensor {
+    let record = tensor.record
+    let name = tensor.name
+    let parameters = try parameters(tensor, positions)
     let method = try recipe.method.init(Parameters(recipe.schema, parameters))
-    var inputs = models
-    if let base = opened.base, method.usesBase(given: true) { inputs.insert(base, at: 0) }
-    let records = inputs.map { opened.inputs[$0].checkpoint.tensor(named: name)! }
+    var inputs = positions.map { tensor.slice.sources[$0].input }
+    var stored = positions.map { tensor.stored[$0] }
+    var hasBase = false
+    if let base = tensor.slice.base, method.usesBase(given: true) {
+      guard has(base.input, tensor.storedInBase!) else {
+        throw Failure(
+          .missingTensor,
+          "'\(record.name)' of \(opened.inputs[tensor.owner].path) is missing in the base \(opened.inputs[base.input].path): use a base "
+            + "of the same architecture")
+      }
+      inputs.insert(base.input, at: 0)
+      stored.insert(tensor.storedInBase!, at: 0)
+      hasBase = true
+    }
+    let records = zip(inputs, stored).map { opened.inputs[$0].checkpoint.tensor(named: $1)! }
     if let odd = records.indices.first(where: { !records[$0].dtype.isFloat }) {
       throw Failure(
         .dtype,
-        "'\(name)' is \(record.dtype.name) in \(opened.inputs[opened.names].path) but \(records[odd].dtype.name) in "
+        "'\(name)' is \(record.dtype.name) in \(opened.inputs[tensor.owner].path) but \(records[odd].dtype.name) in "
           + "\(opened.inputs[inputs[odd]].path): convert one of them")
     }
     let shapes = records.map { vocabulary?.shape($0) ?? $0.shape }
@@ -83,7 +118,7 @@ struct TensorPlanner {
     var notes: [String] = []
     if let odd = records.indices.first(where: { shapes[$0] != shape }) {
       let text =
-        "'\(name)' has shape \(record.shape) in \(opened.inputs[opened.names].path) but \(records[odd].shape) in "
+        "'\(name)' has shape \(record.shape) in \(opened.inputs[tensor.owner].path) but \(records[odd].shape) in "
         + "\(opened.inputs[inputs[odd]].path)"
       switch recipe.onShapeMismatch {
       case .error:
@@ -94,7 +129,7 @@ struct TensorPlanner {
         throw Failure(.shape, text + ": " + remedy)
       case .base:
         warnings.append(text + ": copied")
-        return copy(record, "its shape differs in \(opened.inputs[inputs[odd]].path)")
+        return copy(tensor, "its shape differs in \(opened.inputs[inputs[odd]].path)")
       case .crop:
         guard Self.isEmbedding(name), shape.count <= 2, records.allSatisfy({ $0.shape.count == shape.count }) else {
           throw Failure(.shape, text + ": on_shape_mismatch: crop is for embedding matrices only; set it to base")
@@ -107,60 +142,84 @@ struct TensorPlanner {
     }
     return Plan.Tensor(
       name: name, shape: shape, dtype: recipe.outputType ?? record.dtype, action: .merge(parameters), inputs: inputs,
-      croppedColumns: cropped, group: group(name, method, inputs), warnings: notes)
+      stored: stored, hasBase: hasBase, croppedColumns: cropped, group: group(name, method, inputs), warnings: notes)
   }
 
-  private func copy(_ record: TensorRecord, _ reason: String, from input: Int? = nil) -> Plan.Tensor {
+  private func copy(_ tensor: OutputTensor, _ reason: String) -> Plan.Tensor {
+    copy(tensor.record, as: tensor.name, from: tensor.owner, reason)
+  }
+
+  private func copy(_ record: TensorRecord, as name: String, from input: Int, _ reason: String) -> Plan.Tensor {
     let dtype = record.dtype.isFloat ? recipe.outputType ?? record.dtype : record.dtype
     return Plan.Tensor(
-      name: record.name, shape: record.shape, dtype: dtype, action: .copy(reason: reason), inputs: [input ?? opened.names],
-      croppedColumns: nil, group: nil)
+      name: name, shape: record.shape, dtype: dtype, action: .copy(reason: reason), inputs: [input], stored: [record.name],
+      hasBase: false, croppedColumns: nil, group: nil)
   }
 
   /// Tensors that only some models have.
   private mutating func extras(beside source: Checkpoint) throws(Failure) -> [Plan.Tensor] {
-    var kept: [Plan.Tensor] = []
-    var seen: Set<String> = []
-    for model in opened.models where model != opened.names {
-      for record in opened.inputs[model].checkpoint.tensors where source.tensor(named: record.name) == nil {
-        guard !opened.tiedHeads.contains(record.name), seen.insert(record.name).inserted else { continue }
-        if recipe.extras == .keep { kept.append(copy(record, "only in \(opened.inputs[model].path)", from: model)) }
+    let extras = listed.extras.filter { !opened.tiedHeads.contains($0.name) }
+    guard !extras.isEmpty, recipe.tensorSet != .intersection else { return [] }
+    if recipe.tensorSet == .union { return try union(extras) }
+    let what = recipe.extras == .keep ? "kept" : "dropped; extras: keep would copy them"
+    warnings.append(Self.sentence(extras.map(\.name).sorted(), "not in \(source.path)") + ": \(what)")
+    guard recipe.extras == .keep else { return [] }
+    return extras.map { copy($0.record, as: $0.name, from: $0.input, "only in \(opened.inputs[$0.input].path)") }
+  }
+
+  /// Extras of whole models, merged from those that have them. What the method needs of a base that lacks them is not there, so
+  /// such a method copies them.
+  private mutating func union(_ extras: [(input: Int, record: TensorRecord, name: String)]) throws(Failure) -> [Plan.Tensor] {
+    var tensors: [Plan.Tensor] = []
+    for extra in extras {
+      guard let slice = opened.modules.flatMap(\.slices).first(where: { $0.sources.contains { $0.input == extra.input } }),
+        slice.names.layers == nil, recipe.schema.base != .required
+      else {
+        tensors.append(copy(extra.record, as: extra.name, from: extra.input, "only in \(opened.inputs[extra.input].path)"))
+        continue
       }
+      let alone = PlanInputs.Slice(
+        place: slice.place, sources: slice.sources, base: nil, names: slice.names, parameters: slice.parameters)
+      tensors.append(
+        try plan(
+          OutputTensor(
+            name: extra.name, record: extra.record, owner: extra.input, stored: slice.sources.map { _ in extra.name },
+            storedInBase: nil, slice: alone, position: 0)))
     }
-    if !seen.isEmpty {
-      let what = recipe.extras == .keep ? "kept" : "dropped; extras: keep would copy them"
-      warnings.append(Self.listed(seen.sorted(), "not in \(source.path)") + ": \(what)")
-    }
-    return kept
+    return tensors
   }
 
   // MARK: - Parameters
 
-  /// The values for a tensor: a model's own before the recipe's, the rest left to the method's defaults.
-  private func parameters(_ name: String, _ models: [Int]) throws(Failure) -> [JSON.Member] {
-    let position = layers.position(name)
+  /// The values for a tensor: a model's own before the slice's, the module's and the recipe's; the rest is left to the method's
+  /// defaults. A filter of a per-model parameter is looked for in the name that the model stores.
+  private func parameters(_ tensor: OutputTensor, _ positions: [Int]) throws(Failure) -> [JSON.Member] {
     var members: [JSON.Member] = []
     for parameter in recipe.schema.allParameters {
-      let common = recipe.parameters.last { $0.name == parameter.name }?.setting.value(name: name, position: position)
+      func value(_ levels: [Composition.Settings], _ name: String) -> JSON? {
+        levels.lazy.compactMap { level in
+          level.last { $0.name == parameter.name }?.setting.value(name: name, position: tensor.position)
+        }.first
+      }
       if parameter.perModel {
-        let own = models.map { model in
-          opened.inputs[model].parameters.last { $0.name == parameter.name }?.setting.value(name: name, position: position)
+        let own = positions.map {
+          value([tensor.slice.sources[$0].parameters] + tensor.slice.parameters, tensor.stored[$0])
         }
-        guard common != nil || own.contains(where: { $0 != nil }) else { continue }
-        let fallback = common ?? parameter.defaultValue
-        members.append(.init(key: parameter.name, value: .array(own.map { $0 ?? fallback ?? .null })))
-      } else if let common {
-        members.append(.init(key: parameter.name, value: parameter.kind == .model ? number(of: common) : common))
+        guard own.contains(where: { $0 != nil }) else { continue }
+        members.append(.init(key: parameter.name, value: .array(own.map { $0 ?? parameter.defaultValue ?? .null })))
+      } else if let common = value(tensor.slice.parameters, tensor.name) {
+        members.append(
+          .init(key: parameter.name, value: parameter.kind == .model ? number(of: common, in: tensor.slice) : common))
       }
     }
     return members
   }
 
   /// A model's name as its number from 1.
-  private func number(of value: JSON) -> JSON {
+  private func number(of value: JSON, in slice: PlanInputs.Slice) -> JSON {
     guard let text = value.string else { return value }
-    let index = opened.models.firstIndex { model in
-      let path = opened.inputs[model].path
+    let index = slice.sources.firstIndex { source in
+      let path = opened.inputs[source.input].path
       return path == text || FileSystem.name(of: path) == text
     }
     return index.map { .int($0 + 1) } ?? value
@@ -183,7 +242,7 @@ struct TensorPlanner {
     ["embed", "lm_head", "wte", "word_embeddings", "output_layer"].contains { name.containsText($0) }
   }
 
-  private static func listed(_ names: [String], _ what: String) -> String {
+  private static func sentence(_ names: [String], _ what: String) -> String {
     let shown = names.prefix(3).map { "'\($0)'" }.joined(separator: ", ")
     let more = names.count > 3 ? " and \(names.count - 3) more" : ""
     return "\(names.count) tensors (\(shown)\(more)) are \(what)"

@@ -108,6 +108,34 @@ public final class File: @unchecked Sendable {
     if let failure { throw failure }
   }
 
+  private typealias CopyFileRange =
+    @convention(c) (Int32, UnsafeMutablePointer<off_t>?, Int32, UnsafeMutablePointer<off_t>?, Int, UInt32) -> Int
+
+  /// The module of the C library does not show this call.
+  private static let copyFileRange = dlsym(nil, "copy_file_range").map { unsafeBitCast($0, to: CopyFileRange.self) }
+
+  /// Copy bytes of another file without bringing them into this process; where the file system can, both files then share them.
+  /// - Returns: false when the system cannot do that between these files; nothing may be written then, or a part.
+  /// - Throws: as `read` and `write` do.
+  public func copy(from source: File, _ range: Range<Int>, to offset: Int) throws(Failure) -> Bool {
+    guard let copyFileRange = File.copyFileRange else { return false }
+    var done = 0
+    while done < range.count {
+      var from = off_t(range.lowerBound + done)
+      var to = off_t(offset + done)
+      let part = retrying { copyFileRange(source.descriptor, &from, descriptor, &to, range.count - done, 0) }
+      if part < 0 {
+        // Other file systems, old kernels, files that overlap: plain reading and writing says more, or does it.
+        guard ![EXDEV, ENOSYS, EOPNOTSUPP, EINVAL, EPERM, EBADF, ETXTBSY].contains(errno) else { return false }
+        throw systemFailure("copy from \(source.path) to", path)
+      }
+      // Zero at once is also what some network file systems say that cannot.
+      if part == 0 { return false }
+      done += part
+    }
+    return true
+  }
+
   /// Set the size; the file system may leave holes.
   public func truncate(to size: Int) throws(Failure) {
     guard retrying({ ftruncate(descriptor, off_t(size)) }) == 0 else { throw systemFailure("resize", path) }

@@ -21,7 +21,7 @@ import Testing
     (#"{"merge_method": "linear", "models": [{"model": "/nowhere"}]}"#, .notFound),
     (#"{"merge_method": "linear", "models": [{"model": "org/name@main"}]}"#, .notFound),
     (#"{"merge_method": "model_stock", "models": [{"model": "/nowhere"}]}"#, .method),
-    (#"{"merge_method": "linear", "slices": [], "models": [{"model": "x"}]}"#, .recipe),
+    (#"{"merge_method": "linear", "slices": [{}], "models": [{"model": "x"}]}"#, .recipe),
     (#"{"merge_method": "linear", "models": [{"model": "x"}], "dtype": "int4"}"#, .recipe),
     (#"{"merge_method": "linear", "models": [{"model": "x"}], "on_missing": "guess"}"#, .recipe),
     (#"{"merge_method": "linear", "models": [{"model": "x"}], "config_source": 9}"#, .recipe),

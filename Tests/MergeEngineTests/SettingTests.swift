@@ -19,6 +19,17 @@ import Testing
     #expect(try value("[0, 1, 5]", at: position)?.double == expected)
   }
 
+  @Test func gradientsTakeBooleansAndQuotedNumbers() throws {
+    #expect(try value(#"[true, "0.5"]"#, at: 0)?.double == 1)
+    #expect(try value(#"[true, "0.5"]"#, at: 1)?.double == 0.5)
+  }
+
+  @Test(arguments: ["[]", #"{"value": []}"#, #"[{"filter": "x", "value": []}, {"value": 1}]"#])
+  func emptyListsAreKnown(text: String) throws {
+    #expect(try Setting(try JSON.parse(text, source: "test"), place: "here").isEmptyList)
+    #expect(try !Setting(["value": [1]], place: "here").isEmptyList)
+  }
+
   @Test func listsOfNamesAreNoGradients() throws {
     #expect(try value(#"["a", "b"]"#)?.array == ["a", "b"])
     #expect(try value("[]")?.array == [])
@@ -38,58 +49,4 @@ import Testing
     let failure = #expect(throws: Failure.self) { try Setting(try JSON.parse(text, source: "test"), place: "here") }
     #expect(failure?.status == .recipe && failure?.message.contains("here") == true)
   }
-}
-
-@Suite struct LayerIndexTests {
-  @Test func layersAreTheFirstWholeNumber() {
-    #expect(LayerIndex.split("model.layers.12.mlp.experts.3.w")?.stack == "model.layers")
-    #expect(LayerIndex.split("model.layers.12.mlp.experts.3.w")?.layer == 12)
-    #expect(LayerIndex.split("h.3") ?? ("", 0) == ("h", 3))
-    #expect(LayerIndex.split("lm_head.weight") == nil)
-    #expect(LayerIndex.split("a.99999999999999999999.b") == nil)
-    #expect(LayerIndex.layer("x.1.a") == LayerIndex.layer("x.1.b"))
-    #expect(LayerIndex.layer("norm.a") != LayerIndex.layer("norm.b"))
-  }
-
-  @Test func positionsRunFromZeroToOne() {
-    let index = LayerIndex(names: (0..<5).map { "layers.\($0).w" } + ["vision.0.w", "embed"])
-    #expect(index.position("layers.0.w") == 0 && index.position("layers.2.w") == 0.5 && index.position("layers.4.b") == 1)
-    #expect(index.position("vision.0.w") == 1)
-    #expect(index.position("embed") == 0)
-  }
-}
-
-@Suite struct PartitionTests {
-  @Test(arguments: [0, 1, 65535, 65536, 65537, 1 << 24, 1 << 30], [1, 3, 1000, 70_000])
-  func stretchesCoverTheTensorOnce(count: Int, granule: Int) {
-    let whole = count / granule * granule
-    let partition = Partition(count: whole, granule: granule)
-    #expect(partition.stretches <= Partition.maximumStretches && partition.stretches >= 1)
-    var next = 0
-    for stretch in 0..<partition.stretches {
-      let range = partition.range(stretch)
-      #expect(range.lowerBound == next && range.lowerBound % granule == 0)
-      next = range.upperBound
-    }
-    #expect(next == whole)
-  }
-
-  @Test func blocksFollowTheMemoryInWholeChunksOrRows() {
-    let partition = Partition(count: 1 << 20, granule: 1)
-    #expect(partition.block(bytesPerElement: 10, budget: .max / 2) == Partition.unit)
-    #expect(partition.block(bytesPerElement: 10, budget: 50_000) == 4096)
-    #expect(partition.block(bytesPerElement: 10, budget: 1) == 1024)
-    let rows = Partition(count: 3000 * 100, granule: 3000)
-    #expect(rows.block(bytesPerElement: 10, budget: 100_000) == 9000)
-    #expect(rows.block(bytesPerElement: 10, budget: 1) == 3000)
-  }
-}
-
-@Suite struct ReportTests {
-  @Test(arguments: [
-    (0.0, "0.000000"), (1, "1.000000"), (0.1, "0.100000"), (-0.25, "-0.250000"), (0.3653494, "0.365349"),
-    (12.0000005, "12.000000"),
-    (-1e-9, "0.000000"),
-  ])
-  func lambdasHaveSixDecimals(value: Double, text: String) { #expect(Report.sixDecimals(value) == text) }
 }

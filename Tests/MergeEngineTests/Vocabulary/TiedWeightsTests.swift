@@ -15,7 +15,7 @@ import Testing
     }
     try write(tensors, to: folder(name))
     if let config { try FileSystem.write(config, to: folder(name) + "/config.json") }
-    return Plan.Input(path: name, isBase: false, checkpoint: try Checkpoint(path: folder(name)), parameters: [])
+    return Plan.Input(path: name, isBase: false, checkpoint: try Checkpoint(path: folder(name)))
   }
 
   @Test func aTiedModelAnswersWithItsEmbedding() throws {

@@ -195,7 +195,7 @@ def test_existing_output(library: Any, recipe: Path, tmp_path: Path) -> None:
 def test_sizes(library: Any, recipe: Path, tmp_path: Path) -> None:
     assert run("merge", recipe, tmp_path / "out", "--shard-size", "1kB", "--max-memory", "1GiB").exit_code == 0
     assert (tmp_path / "out" / "model.safetensors.index.json").exists()
-    check_error(run("merge", recipe, tmp_path / "two", "--shard-size", "5B"), 1, "shard_size")
+    check_error(run("merge", recipe, tmp_path / "two", "--shard-size", "5X"), 1, "shard_size")
     check_error(run("merge", recipe, tmp_path / "two", "--max-memory", "lots"), 1, "max_memory")
 
 

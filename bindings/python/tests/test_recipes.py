@@ -97,7 +97,7 @@ def test_scalars(text: str, value: Any) -> None:
         ("models: [{model: a, model: b}]", "the key 'model' stands twice"),
         ("a: [1, 2", "not valid YAML at line"),
         ("a: b: c", "not valid YAML at line 1"),
-        ("a: 1\n---\nb: 2\n", "single document"),
+        ("a: 1\n---\nb: 2\n", "2 documents have no 'name'"),
         ("a: !!python/object:os.system x", "could not determine a constructor"),
         ("a: *b", "undefined alias"),
         ("- a\n- b\n", "is a list"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import json
 import math
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -55,7 +56,28 @@ def table(rows: Iterable[Sequence[Any]], header: Sequence[str] = (), indent: str
 
 
 def plan_text(plan: Plan, tensors: bool = False) -> str:
-    """A plan for people: method, inputs, output files and costs; every tensor only if asked for."""
+    """A plan for people: method, inputs, output files and costs, stage by stage; every tensor only if asked for."""
+    stages = [f"stage {stage['name']}\n{plan_text(stage, tensors)}" for stage in plan.stages]
+    if stages:
+        total = f"\n\nall stages take {duration(plan.expected_seconds)}"
+        return "\n\n".join([*stages, f"last stage\n{_plan_text(plan, tensors)}"]) + total
+    return _plan_text(plan, tensors)
+
+
+def duration(seconds: float | None) -> str:
+    """A time in words; "an unknown time" if there is none."""
+    if seconds is None:
+        return "an unknown time"
+    if seconds < 1:
+        return "less than 1 s"
+    if seconds < 100:
+        return f"about {seconds:.2g} s"
+    minutes = seconds / 60
+    return f"about {minutes:.3g} min" if minutes < 100 else f"about {minutes / 60:.3g} h"
+
+
+def _plan_text(plan: Plan, tensors: bool) -> str:
+    """One stage."""
     copied = sum(tensor.get("action") == "copy" for tensor in plan.tensors)
     read, written = size(plan.bytes_to_read), size(plan.bytes_to_write)
     free = "" if plan.free_disk is None else f" ({size(plan.free_disk)} free)"
@@ -68,6 +90,10 @@ def plan_text(plan: Plan, tensors: bool = False) -> str:
         ("memory", size(plan.memory)),
         ("threads", str(plan.threads)),
     ]
+    if plan.get("rate"):
+        facts.append(("time", f"{duration(plan.get('expected_seconds'))} if the inputs are in memory ({_rate(plan)})"))
+    else:
+        facts.append(("time", "not estimated: it depends on the matrices' sizes"))
     if plan.output is not None:
         facts.insert(0, ("output", str(plan.output)))
     if plan.donor:
@@ -76,6 +102,10 @@ def plan_text(plan: Plan, tensors: bool = False) -> str:
         names = [str(name) for name in side.get(key) or ()]
         if names:
             facts.append((label, _listed(names)))
+    for stack in plan.get("stacks") or ():
+        facts.append(("layers", _stack(stack)))
+    for change in plan.get("config_changes") or ():
+        facts.append(("config change", f"{'.'.join(change['path'])} = {json.dumps(change['value'])}"[:_WIDTH]))
     rows = [
         (i.get("role", ""), i.get("tensors", ""), size(i.get("bytes") or 0), i.get("path", ""), _settings(i))
         for i in plan.inputs
@@ -104,6 +134,22 @@ def plan_text(plan: Plan, tensors: bool = False) -> str:
             table(rows_of_tensors, ("name", "dtype", "shape", "action", "file", "note"), "  "),
         ]
     return "\n".join(parts)
+
+
+def _rate(plan: Plan) -> str:
+    return f"{size(plan['rate'])}/s and worker"
+
+
+def _stack(stack: dict[str, Any]) -> str:
+    """A stack of layers, and where restacked ones come from."""
+    module = f"{stack['module']}: " if stack["module"] else ""
+    if not stack["name"]:
+        return f"{module}none"
+    text = f"{module}{stack['name']}.0 to {stack['layers'] - 1}"
+    if not stack["restacked"]:
+        return text
+    runs = [f"{run['layers'][0]} to {run['layers'][1] - 1} of input {run['input']}" for run in stack["from"]]
+    return f"{text}, from {_listed(runs)}"
 
 
 def result_text(result: MergeResult) -> str:

@@ -10,12 +10,22 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
 from . import __version__
+from ._options import (
+    GroupedCommand,
+    cache,
+    group,
+    mergekit_options,
+    note_without_meaning,
+)
+from ._options import (
+    shard_size as size_of_shards,
+)
 from .errors import StockpotError
 
 if TYPE_CHECKING:
@@ -72,6 +82,10 @@ def _error(message: str) -> None:
     click.echo(f"error: {message}", err=True)
 
 
+def _note(message: str) -> None:
+    click.echo(f"note: {message}", err=True)
+
+
 def _warn(message: str) -> None:
     click.echo(f"warning: {message}", err=True)
 
@@ -81,55 +95,93 @@ def _forbid_fetching(context: click.Context, option: click.Parameter, offline: b
         os.environ["HF_HUB_OFFLINE"] = "1"
 
 
-_offline_option = click.option(
-    "--offline",
-    is_flag=True,
-    expose_value=False,
-    callback=_forbid_fetching,
-    help="Fetch nothing: models are local paths, or in the Hugging Face cache.",
+_OFFLINE: Final[dict[str, Any]] = {
+    "is_flag": True,
+    "expose_value": False,
+    "callback": _forbid_fetching,
+    "help": "Fetch nothing: models are local paths, or in the Hugging Face cache.",
+}
+_offline_option = click.option("--offline", **_OFFLINE)
+
+
+_job_options = group(
+    "How it is run",
+    (
+        (
+            ("--threads", "-j", "--num-threads"),
+            {"type": click.IntRange(min=0), "default": 0, "help": "Workers; 0 for the usable CPUs."},
+        ),
+        (("--max-memory",), {"metavar": "SIZE", "help": "Most bytes of buffers, such as 2GiB."}),
+        (
+            ("--shard-size", "--out-shard-size"),
+            {"metavar": "SIZE", "callback": size_of_shards, "help": "Bytes of a shard, such as 500MB; default 5GB."},
+        ),
+        (
+            ("--transformers-cache",),
+            {
+                "metavar": "PATH",
+                "expose_value": False,
+                "callback": cache,
+                "help": "The Hugging Face cache to look in; default: its own place.",
+            },
+        ),
+        (("--offline",), _OFFLINE),
+    ),
+)
+"""The options that `merge` and `plan` share."""
+
+
+_method_options = group(
+    "Instead of a recipe",
+    (
+        (("--method",), {"metavar": "NAME", "help": "Merge method: see `stockpot methods`."}),
+        (("--base",), {"metavar": "PATH", "help": "The base model."}),
+        (
+            ("-p", "--parameter", "parameters"),
+            {
+                "metavar": "NAME=VALUE",
+                "multiple": True,
+                "help": "A parameter of the method, such as solver=qp or weight=[.3,.7]. Repeatable.",
+            },
+        ),
+    ),
 )
 
 
-def _job_options(command: _Command) -> _Command:
-    """The options that `merge` and `plan` share."""
-    options = (
-        click.option("--threads", type=click.IntRange(min=0), default=0, help="Workers; 0 for the usable CPUs."),
-        click.option("--max-memory", metavar="SIZE", help="Most bytes of buffers, such as 2GiB."),
-        click.option("--shard-size", metavar="SIZE", help="Bytes of a shard; default 5GB."),
-        _offline_option,
-        click.option("--strict", is_flag=True, help="Unknown keys and parameters are errors, not warnings."),
-        click.option(
-            "--set",
-            "assignments",
-            metavar="PATH=VALUE",
-            multiple=True,
-            help="Set a value of the recipe, such as parameters.t=0.4 or models.0.parameters.weight=0.3. Repeatable.",
+_override_options = group(
+    "What is merged",
+    (
+        (
+            ("--set", "assignments"),
+            {
+                "metavar": "PATH=VALUE",
+                "multiple": True,
+                "help": "Set a value, such as parameters.t=0.4 or models.0.parameters.weight=0.3. Repeatable.",
+            },
         ),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-def _recipe_options(command: _Command) -> _Command:
-    """The options that stand for a recipe."""
-    options = (
-        click.option("--method", metavar="NAME", help="Merge method: see `stockpot methods`."),
-        click.option("--base", metavar="PATH", help="The base model."),
-        click.option(
-            "-p",
-            "--parameter",
-            "parameters",
-            metavar="NAME=VALUE",
-            multiple=True,
-            help="A parameter of the method, such as solver=qp or weight=[.3,.7]. Repeatable.",
+        (
+            ("--dtype",),
+            {"metavar": "NAME", "help": "Element type of the output; default: the recipe's, else the base's."},
         ),
-        click.option("--dtype", metavar="NAME", help="Element type of the output; default: the base's."),
-        click.option("--random-seed", type=click.IntRange(min=0), help="Seed of methods that draw; default 0."),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
+        (
+            ("--random-seed",),
+            {"type": click.IntRange(min=0), "help": "Seed of methods that draw; default: the recipe's, else 0."},
+        ),
+        (
+            ("--tensor-union", "tensor_set"),
+            {
+                "flag_value": "union",
+                "help": "The output has the tensors of all models, merged from those that have them.",
+            },
+        ),
+        (
+            ("--tensor-intersection", "tensor_set"),
+            {"flag_value": "intersection", "help": "The output has only tensors that all models have."},
+        ),
+        (("--strict",), {"is_flag": True, "help": "Unknown keys and parameters are errors, not warnings."}),
+    ),
+)
+"""Options that change the recipe, or how it is read."""
 
 
 @click.group(cls=_Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -150,16 +202,50 @@ def main() -> None:
     """
 
 
-@main.command()
+@main.command(cls=GroupedCommand)
 @click.argument("paths", nargs=-1, metavar="RECIPE [OUTPUT] | MODEL...")
-@click.option("-o", "--output", metavar="PATH", help="Folder to make, or a name that ends in .safetensors.")
-@_recipe_options
+@_method_options
+@_override_options
+@group(
+    "What is written",
+    (
+        (
+            ("-o", "--output", "--out-path"),
+            {"metavar": "PATH", "help": "Folder to make, or a name that ends in .safetensors."},
+        ),
+        (("--overwrite",), {"is_flag": True, "help": "Replace an existing output, once the merge has succeeded."}),
+        (("--resume",), {"is_flag": True, "help": "Go on from OUTPUT.partial, where its plan is the same."}),
+        (
+            ("--intermediate-dir",),
+            {
+                "metavar": "PATH",
+                "help": "Where stages of a recipe of several documents go and stay; default: removed at the end.",
+            },
+        ),
+        (
+            ("--copy-tokenizer/--no-copy-tokenizer",),
+            {"default": None, "help": "Does the tokenizer of the config's model go along? Default: yes."},
+        ),
+        (
+            ("--write-model-card/--no-write-model-card",),
+            {"default": None, "help": "Is README.md written? Default: yes."},
+        ),
+    ),
+)
 @_job_options
-@click.option("--overwrite", is_flag=True, help="Replace an existing output, once the merge has succeeded.")
-@click.option("--resume", is_flag=True, help="Go on from OUTPUT.partial, where its plan is the same.")
-@click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress and no summary; warnings and errors only.")
-@click.option("--json", "as_json", is_flag=True, help="Print the outcome (or the plan) as JSON on standard output.")
+@group(
+    "What is said",
+    (
+        (("--dry-run",), {"is_flag": True, "help": "Print the plan and stop."}),
+        (("-q", "--quiet"), {"is_flag": True, "help": "No progress and no summary; warnings and errors only."}),
+        (("-v", "--verbose"), {"is_flag": True, "help": "Print the plan before merging, on standard error."}),
+        (
+            ("--json", "as_json"),
+            {"is_flag": True, "help": "Print the outcome (or the plan) as JSON on standard output."},
+        ),
+    ),
+)
+@mergekit_options
 def merge(
     paths: tuple[str, ...],
     output: str | None,
@@ -168,6 +254,7 @@ def merge(
     parameters: tuple[str, ...],
     dtype: str | None,
     random_seed: int | None,
+    tensor_set: str | None,
     threads: int,
     max_memory: str | None,
     shard_size: str | None,
@@ -175,8 +262,12 @@ def merge(
     assignments: tuple[str, ...],
     overwrite: bool,
     resume: bool,
+    intermediate_dir: str | None,
+    copy_tokenizer: bool | None,
+    write_model_card: bool | None,
     dry_run: bool,
     quiet: bool,
+    verbose: bool,
     as_json: bool,
 ) -> None:
     """Merge checkpoints by a recipe, or by --method, --base and models.
@@ -192,6 +283,7 @@ def merge(
       stockpot merge --method yoyo_scale --base B A C D -o merged -p solver=qp
       stockpot merge --method linear A B -o merged.safetensors -p weight=[.3,.7] --dtype bfloat16
     """
+    note_without_meaning(_note)
     models_given = method is not None
     if not models_given:
         if len(paths) > 2 or (len(paths) == 2 and output is not None):
@@ -204,21 +296,58 @@ def merge(
         )
     if output is None and not dry_run:
         raise click.UsageError("missing OUTPUT: name the folder to make" + (" with -o" if models_given else ""))
-    recipe = _recipe(paths, method, base, parameters, dtype, random_seed, assignments)
-    from ._job import Job, JobOptions
+    switches = {"tensor_set": tensor_set, "copy_tokenizer": copy_tokenizer, "write_model_card": write_model_card}
+    recipe = _recipe(paths, method, base, parameters, dtype, random_seed, assignments, switches)
+    from ._job import JobOptions
+    from ._stages import folder_of, plan_stages
 
     options = JobOptions(threads, max_memory, shard_size, overwrite, resume, strict)
-    with Job(recipe, output, options) as job:
-        plan = job.plan()
-        for warning in plan.warnings:
-            _warn(warning)
+    folder = folder_of(output or "OUTPUT", intermediate_dir)
+    if dry_run or verbose:
+        found = plan_stages(recipe, output, options, folder)
         if dry_run:
-            _show_plan(plan, as_json, False)
+            for warning in found.all_warnings:
+                _warn(warning)
+            _show_plan(found, as_json, False)
             return
-        _run(job, plan, str(output), quiet, as_json)
+        from ._tables import plan_text
+
+        click.echo(plan_text(found), err=True)
+    _run_stages(recipe, str(output), options, folder, quiet, as_json)
+    if recipe.stages and intermediate_dir is None:
+        import shutil
+
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def _run(job: Any, plan: Plan, output: str, quiet: bool, as_json: bool) -> None:
+def _run_stages(recipe: Recipe, output: str, options: Any, folder: Any, quiet: bool, as_json: bool) -> None:
+    """Run every stage that is not there yet, the last one under its output's name."""
+    from pathlib import Path
+
+    from ._job import Job
+    from ._stages import stages
+
+    if recipe.stages and not options.overwrite and Path(output).exists():
+        raise click.ClickException(f"{output} exists already: choose another path, or add --overwrite")
+    count = len(recipe.stages) + 1
+    for number, stage in enumerate(stages(recipe, output, folder), 1):
+        title = f"stage {number} of {count}: {stage.name or output}"
+        with Job(stage.recipe, stage.output, stage.options(options)) as job:
+            plan = job.plan()
+            for warning in plan.warnings:
+                _warn(warning)
+            if stage.is_made(plan):
+                if not quiet:
+                    _note(f"{title} is there already")
+                continue
+            if count > 1 and not quiet:
+                _note(title)
+            stage.begin()
+            _run(job, plan, str(stage.output), quiet or not stage.is_final, as_json and stage.is_final, output)
+            stage.finish(plan)
+
+
+def _run(job: Any, plan: Plan, output: str, quiet: bool, as_json: bool, asked: str) -> None:
     from pathlib import Path
 
     from ._tables import result_text
@@ -228,7 +357,7 @@ def _run(job: Any, plan: Plan, output: str, quiet: bool, as_json: bool) -> None:
     try:
         report = run_job(job, not (quiet or as_json) and sys.stderr.isatty())
     except KeyboardInterrupt:
-        state = f"{output} is as it was" if Path(output).exists() else f"nothing was left at {output}"
+        state = f"{asked} is as it was" if Path(asked).exists() else f"nothing was left at {asked}"
         _error(f"interrupted; {state}, and the same command with --resume continues")
         sys.exit(_INTERRUPTED)
     result = MergeResult(Path(output), plan, report)
@@ -248,13 +377,26 @@ def _run(job: Any, plan: Plan, output: str, quiet: bool, as_json: bool) -> None:
         click.echo(result_text(result))
 
 
-@main.command()
+@main.command(cls=GroupedCommand)
 @click.argument("paths", nargs=-1, metavar="RECIPE | MODEL...")
-@_recipe_options
+@_method_options
+@_override_options
 @_job_options
-@click.option("-o", "--output", metavar="PATH", help="Where the output would be; its disk is then looked at too.")
-@click.option("--tensors", is_flag=True, help="List every tensor.")
-@click.option("--json", "as_json", is_flag=True, help="Print the whole plan as JSON, with every byte range.")
+@group(
+    "What is said",
+    (
+        (
+            ("-o", "--output"),
+            {"metavar": "PATH", "help": "Where the output would be; its disk is then looked at too."},
+        ),
+        (("--tensors",), {"is_flag": True, "help": "List every tensor."}),
+        (
+            ("--json", "as_json"),
+            {"is_flag": True, "help": "Print the whole plan as JSON, with every byte range."},
+        ),
+    ),
+)
+@mergekit_options
 def plan(
     paths: tuple[str, ...],
     method: str | None,
@@ -262,6 +404,7 @@ def plan(
     parameters: tuple[str, ...],
     dtype: str | None,
     random_seed: int | None,
+    tensor_set: str | None,
     threads: int,
     max_memory: str | None,
     shard_size: str | None,
@@ -282,12 +425,15 @@ def plan(
     """
     if method is None and len(paths) > 1:
         raise click.UsageError("too many paths: give one RECIPE, or --method with models")
-    recipe = _recipe(paths, method, base, parameters, dtype, random_seed, assignments)
-    from ._job import Job, JobOptions
+    note_without_meaning(_note)
+    switches = {"tensor_set": tensor_set}
+    recipe = _recipe(paths, method, base, parameters, dtype, random_seed, assignments, switches)
+    from ._job import JobOptions
+    from ._stages import folder_of, plan_stages
 
-    with Job(recipe, output, JobOptions(threads, max_memory, shard_size, strict=strict)) as job:
-        found = job.plan()
-    for warning in found.warnings:
+    options = JobOptions(threads, max_memory, shard_size, strict=strict)
+    found = plan_stages(recipe, output, options, folder_of(output or "OUTPUT", None))
+    for warning in found.all_warnings:
         _warn(warning)
     _show_plan(found, as_json, tensors)
 
@@ -558,13 +704,15 @@ def _recipe(
     dtype: str | None,
     random_seed: int | None,
     assignments: Sequence[str],
+    switches: Mapping[str, str | bool | None],
 ) -> Recipe:
     """The recipe of a file, or the one that --method, --base, -p, --dtype and models stand for."""
     from pathlib import Path
 
     from .recipes import load_recipe, override, parse_yaml
 
-    further = [f"out_dtype={json.dumps(dtype)}"] if dtype is not None else []
+    further = [f"{key}={json.dumps(value)}" for key, value in switches.items() if value is not None]
+    further += [f"out_dtype={json.dumps(dtype)}"] if dtype is not None else []
     further += [f"random_seed={random_seed}"] if random_seed is not None else []
     if method is None:
         for option, given in (("--base", base), ("-p", parameters)):
@@ -573,6 +721,9 @@ def _recipe(
         if not paths:
             raise click.UsageError("missing RECIPE: give a YAML file, or --method with models")
         recipe = load_recipe(Path(paths[0]))
+        if random_seed is not None:
+            seeded = (stage._replace(value={**stage.value, "random_seed": random_seed}) for stage in recipe.stages)
+            recipe = recipe._replace(stages=tuple(seeded))
         return override(recipe, [*assignments, *further])
     if not paths:
         raise click.UsageError("missing MODEL: name the models to merge")

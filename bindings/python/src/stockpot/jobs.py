@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from ._job import Job, JobOptions, Progress
-from .errors import StockpotWarning
+from ._stages import folder_of, plan_stages, stages
+from .errors import StockpotWarning, error_for
 from .plans import MergeResult, Plan
 from .recipes import Recipe, load_recipe
 
@@ -48,7 +50,10 @@ def plan(
         What `merge` raises before it starts: see there.
     """
     read = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-    with Job(read, output, JobOptions(threads, max_memory, shard_size, overwrite, resume, strict)) as job:
+    options = JobOptions(threads, max_memory, shard_size, overwrite, resume, strict)
+    if read.stages:
+        return plan_stages(read, output, options, folder_of(output or "OUTPUT", None))
+    with Job(read, output, options) as job:
         return job.plan()
 
 
@@ -63,6 +68,7 @@ def merge(
     overwrite: bool = False,
     shard_size: int | str | None = None,
     strict: bool = False,
+    intermediate_dir: str | os.PathLike[str] | None = None,
 ) -> MergeResult:
     """Merge checkpoints as a recipe says.
 
@@ -81,6 +87,8 @@ def merge(
         overwrite: replace an existing output, once the merge has succeeded.
         shard_size: bytes of a shard, or text such as "5GB", which is the default.
         strict: unknown keys and parameters of the recipe are errors, not warnings.
+        intermediate_dir: where the stages of a recipe of several documents go, and stay; None for <output>.stages,
+            which is removed at the end. A stage that is there already, made of the same inputs, is not made again.
 
     Returns:
         Where the output is, its plan, and the report of what was decided for each tensor.
@@ -98,11 +106,23 @@ def merge(
     Sources: `stockpot methods NAME` names the paper of each method.
     """
     read = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-    with Job(read, output_dir, JobOptions(threads, max_memory, shard_size, overwrite, resume, strict)) as job:
-        planned = job.plan()
-        for warning in planned.warnings:
-            warnings.warn(warning, StockpotWarning, stacklevel=2)
-        report = run_job(job, progress)
+    options = JobOptions(threads, max_memory, shard_size, overwrite, resume, strict)
+    if read.stages and not overwrite and Path(output_dir).exists():
+        raise error_for("SP_E_EXISTS", f"{output_dir} exists already: choose another path, or ask to overwrite it")
+    folder = folder_of(output_dir, intermediate_dir)
+    for stage in stages(read, output_dir, folder):
+        assert stage.output is not None
+        with Job(stage.recipe, stage.output, stage.options(options)) as job:
+            planned = job.plan()
+            for warning in planned.warnings:
+                warnings.warn(warning, StockpotWarning, stacklevel=2)
+            if stage.is_made(planned):
+                continue
+            stage.begin()
+            report = run_job(job, progress, f"merging {stage.name}" if read.stages and stage.name else "merging")
+            stage.finish(planned)
+    if read.stages and intermediate_dir is None:
+        shutil.rmtree(folder, ignore_errors=True)
     result = MergeResult(Path(output_dir), planned, report)
     for warning in result.late_warnings:
         warnings.warn(warning, StockpotWarning, stacklevel=2)

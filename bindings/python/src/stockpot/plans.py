@@ -103,9 +103,26 @@ class Plan(Mapping[str, Any]):
         return None if free is None else int(free)
 
     @property
+    def expected_seconds(self) -> float | None:
+        """How long the merge should take with warm inputs, all stages together; None if that is not known."""
+        times = [self._data.get("expected_seconds"), *(stage.expected_seconds for stage in self.stages)]
+        return None if None in times else float(sum(time for time in times if time is not None))
+
+    @property
+    def stages(self) -> list[Plan]:
+        """The plans of the documents before the last one, in the order in which they are run."""
+        return [Plan(stage) for stage in self._data.get("stages", ())]
+
+    @property
     def warnings(self) -> list[str]:
         """What its author may not have meant."""
         return [str(warning) for warning in self._data.get("warnings", ())]
+
+    @property
+    def all_warnings(self) -> list[str]:
+        """Warnings of all stages, each once."""
+        found = [warning for stage in self.stages for warning in stage.warnings] + self.warnings
+        return list(dict.fromkeys(found))
 
 
 class MergeResult:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,10 +26,12 @@ class Recipe(NamedTuple):
     Attributes:
         value: the mapping.
         text: as its author wrote it, for the model card.
+        stages: the documents before the last one, in an order in which each only names those before it.
     """
 
     value: dict[str, Any]
     text: str
+    stages: tuple[Recipe, ...] = ()
 
 
 class _Loader(yaml.SafeLoader):
@@ -83,8 +85,17 @@ def parse_yaml(text: str, what: str = "the recipe") -> Any:
     Raises:
         RecipeError: it is not YAML, holds more than one document, a tag that is not plain data, or a key twice.
     """
+    documents = _documents(text, what)
+    if len(documents) > 1:
+        raise error_for("SP_E_RECIPE", f"{what} is not one YAML document but {len(documents)}")
+    return documents[0] if documents else None
+
+
+def _documents(text: str, what: str) -> list[Any]:
+    """All documents of a YAML text; empty ones between others are left out."""
     try:
-        return yaml.load(text, Loader=_Loader)  # a SafeLoader: no tag makes an object
+        found = list(yaml.load_all(text, Loader=_Loader))  # a SafeLoader: no tag makes an object
+        return found if len(found) < 2 else [each for each in found if each is not None]
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
@@ -110,7 +121,7 @@ def load_recipe(recipe: str | os.PathLike[str] | Mapping[str, Any]) -> Recipe:
     """
     if isinstance(recipe, Mapping):
         value = plain(recipe, "", "SP_E_RECIPE")
-        return Recipe(value, yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
+        return Recipe(value, _dumped(value))
     if isinstance(recipe, os.PathLike):
         return _parse(_read(Path(recipe)), f"the recipe {os.fsdecode(recipe)}")
     if not isinstance(recipe, str):
@@ -146,7 +157,7 @@ def override(recipe: Recipe, assignments: Iterable[str]) -> Recipe:
         changed = True
     if not changed:
         return recipe
-    return Recipe(value, yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
+    return recipe._replace(value=value, text=_dumped(value))
 
 
 def _set(node: Any, steps: list[str], value: Any, assignment: str) -> None:
@@ -194,8 +205,114 @@ def _read(path: Path) -> str:
 
 
 def _parse(text: str, what: str) -> Recipe:
-    value = parse_yaml(text, what)
+    documents = _documents(text, what)
+    if len(documents) > 1:
+        return _staged([_mapping(each, what) for each in documents], text)
+    return Recipe(_mapping(documents[0] if documents else None, what), text)
+
+
+def _mapping(value: Any, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         kind = "empty" if value is None else f"a {type(value).__name__}"
         raise error_for("SP_E_RECIPE", f"{what} is {kind}; it must be a mapping with merge_method and models")
-    return Recipe(plain(value, "", "SP_E_RECIPE"), text)
+    mapping: dict[str, Any] = plain(value, "", "SP_E_RECIPE")
+    return mapping
+
+
+# ---- Several documents
+
+_REFERENCES = ("model", "base_model", "path", "source", "tokenizer_source", "config_source")
+"""Keys whose text may be a model."""
+
+
+def _staged(documents: list[dict[str, Any]], text: str) -> Recipe:
+    """Put documents in an order in which each only names those before it; the last is the one that is asked for."""
+    names: dict[str, dict[str, Any]] = {}
+    unnamed = []
+    for document in documents:
+        name = document.get("name")
+        if name is None:
+            unnamed.append(document)
+        elif not isinstance(name, str) or not name or "/" in name or name.startswith("."):
+            raise error_for("SP_E_RECIPE", f"a document is called {name!r}; give it a name that a folder may have")
+        elif name in names:
+            raise error_for("SP_E_RECIPE", f"two documents are called {name!r}; rename one")
+        else:
+            names[name] = document
+    if len(unnamed) > 1:
+        raise error_for("SP_E_RECIPE", f"{len(unnamed)} documents have no 'name'; only the last merge may have none")
+    needs = {name: _uses(document, names) for name, document in names.items()}
+    if unnamed:
+        final = unnamed[0]
+    else:
+        free = [name for name in names if not any(name in used for used in needs.values())]
+        if len(free) != 1:
+            listed = ", ".join(free) or "none"
+            raise error_for(
+                "SP_E_RECIPE", f"which document is the last one is open ({listed}); leave the 'name' of one out"
+            )
+        final = names[free[0]]
+    order: list[str] = []
+    _visit(final, names, needs, order, [])
+    for name in names:
+        if name not in order and names[name] is not final:
+            _visit(names[name], names, needs, order, [name])
+            order.append(name)
+    stages = tuple(Recipe(names[name], _dumped(names[name])) for name in order)
+    return Recipe(final, text, stages)
+
+
+def _visit(
+    document: dict[str, Any],
+    names: Mapping[str, dict[str, Any]],
+    needs: Mapping[str, list[str]],
+    order: list[str],
+    path: list[str],
+) -> None:
+    for name in _uses(document, names):
+        if name in path or names[name] is document:
+            circle = " -> ".join([*path[path.index(name) if name in path else 0 :], name])
+            raise error_for("SP_E_RECIPE", f"documents need each other in a circle ({circle}); break it")
+        if name not in order:
+            _visit(names[name], names, needs, order, [*path, name])
+            order.append(name)
+
+
+def _uses(value: Any, names: Mapping[str, Any]) -> list[str]:
+    """The names that a document refers to, in its order."""
+    found: list[str] = []
+
+    def note(text: str) -> str:
+        stem = text.split("+", 1)[0]
+        if stem in names and stem not in found:
+            found.append(stem)
+        return text
+
+    _map_references(value, note)
+    return found
+
+
+def substituted(recipe: Recipe, paths: Mapping[str, str]) -> Recipe:
+    """A recipe with paths in the place of stages' names."""
+
+    def place(text: str) -> str:
+        stem, plus, adapter = text.partition("+")
+        return paths.get(stem, stem) + plus + adapter
+
+    return recipe._replace(value=_map_references(recipe.value, place)) if paths else recipe
+
+
+def _map_references(value: Any, change: Callable[[str], str], key: str = "") -> Any:
+    """A copy in which everything that names a model has gone through `change`."""
+    if isinstance(value, dict):
+        # The name of a parameter may be one of the keys.
+        return {
+            each: part if each == "parameters" else _map_references(part, change, each) for each, part in value.items()
+        }
+    if isinstance(value, list):
+        return [_map_references(part, change, "model" if key == "models" else key) for part in value]
+    return change(value) if isinstance(value, str) and key in _REFERENCES else value
+
+
+def _dumped(value: Any) -> str:
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True)

@@ -20,9 +20,6 @@ from reference.arrays import AnyArray, read_checkpoint
 from . import library, mapping, threshold_ties
 from .compare import disagreement
 
-LATER_KEYS = ("slices", "modules")
-"""Keys of a recipe that arrive with the issue 'Recipes'."""
-
 PEER_FILES = {"README.md", "mergekit_config.yml"}
 """What mergekit writes about its own run."""
 
@@ -61,9 +58,6 @@ def _run_yaml(folder: Path, entry: Mapping[str, Any], output: Path) -> None:
     recipe = yaml.safe_load(config.read_text(encoding="utf-8"))
     require_method(recipe["merge_method"])
     with inside(folder / "models"):
-        later = [key for key in LATER_KEYS if recipe.get(key)]
-        if later:
-            require_keys(config, later)
         library.merge(config, output, _shard_size(entry.get("command", "")))
 
 
@@ -71,14 +65,6 @@ def require_method(method: str) -> None:
     """Raises LaterError if the library has no such method."""
     if method not in sp.methods():
         raise LaterError(f"the library has no method {method!r} yet (arrives with 'Seed methods')")
-
-
-def require_keys(config: Path, keys: list[str]) -> None:
-    """Raises LaterError if the library does not understand these keys of a recipe."""
-    try:
-        sp.plan(config, strict=True)
-    except sp.RecipeError:
-        raise LaterError(f"the recipe uses {', '.join(keys)} (arrives with 'Recipes')") from None
 
 
 def _shard_size(command: str) -> int | None:
