@@ -80,8 +80,7 @@ def folder_of(output: str | os.PathLike[str], given: str | os.PathLike[str] | No
     """Where intermediate stages go."""
     if given is not None:
         return Path(given)
-    path = Path(output)
-    return path.parent / (path.name + ".stages")
+    return Path(os.fsdecode(output).rstrip("/") + ".stages")
 
 
 def stages(recipe: Recipe, output: str | os.PathLike[str] | None, folder: Path | None) -> Iterator[Stage]:
