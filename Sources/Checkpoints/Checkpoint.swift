@@ -89,8 +89,23 @@ public final class Checkpoint: @unchecked Sendable {
     openFiles = OpenFiles(paths: files)
   }
 
-  /// The tensor of that name.
+  /// The tensor of that name, or the one that answers to it.
   public func tensor(named name: String) -> TensorRecord? { positions[name].map { tensors[$0] } }
+
+  /// The same checkpoint, of which a tensor also answers to another name, as a tied embedding does to its head's. `tensors` does
+  /// not list it twice.
+  public func answering(to name: String, with stored: String) -> Checkpoint { Checkpoint(self, answering: name, with: stored) }
+
+  private init(_ other: Checkpoint, answering name: String, with stored: String) {
+    path = other.path
+    files = other.files
+    folder = other.folder
+    tensors = other.tensors
+    metadata = other.metadata
+    totalBytes = other.totalBytes
+    positions = other.positions.merging([name: other.positions[stored]!]) { own, _ in own }
+    openFiles = other.openFiles
+  }
 
   /// Position of a tensor in `tensors`.
   public func index(of name: String) -> Int? { positions[name] }

@@ -10,14 +10,20 @@ public enum ConfigText {
   ///   - dtype: PyTorch's name of the output's element type ("bfloat16"). It replaces `torch_dtype` and `dtype`, at the top and
   ///     in objects whose key ends in "_config", where they are strings that name an element type or "auto". They are not added
   ///     where they are absent. Nil changes none.
+  ///   - vocabularySize: rows of the output's embeddings. It replaces `vocab_size` at the top and in objects whose key ends in
+  ///     "_config", where it is what `vocabularySize(of:)` says; another part's own vocabulary stays. Nil changes none.
   ///   - source: the path, for messages.
   /// - Returns: the text with these values replaced, and without a top-level `_name_or_path`.
   /// - Throws: `.format` when the text is not one JSON object.
-  public static func edited(_ bytes: [UInt8], dtype: String?, source: String) throws(Failure) -> [UInt8] {
-    guard try JSON.parse(bytes, source: source).members != nil else {
+  public static func edited(
+    _ bytes: [UInt8], dtype: String?, vocabularySize: Int? = nil, source: String
+  ) throws(Failure) -> [UInt8] {
+    let config = try JSON.parse(bytes, source: source)
+    guard config.members != nil else {
       throw Failure(.format, "\(source) is not a JSON object, so it cannot be a model's config")
     }
     var scanner = Scanner(text: bytes, dtype: dtype)
+    if let vocabularySize, let current = Self.vocabularySize(of: config) { scanner.vocabulary = (current, vocabularySize) }
     scanner.scan()
     var result: [UInt8] = []
     result.reserveCapacity(bytes.count)
@@ -28,6 +34,13 @@ public enum ConfigText {
       copied = edit.range.upperBound
     }
     return result + bytes[copied...]
+  }
+
+  /// The vocabulary that a config states: `vocab_size` of its own, or of the nested config of the text model, or of the first
+  /// nested config that has one.
+  public static func vocabularySize(of config: JSON) -> Int? {
+    if let size = config["vocab_size"]?.int ?? config["text_config"]?["vocab_size"]?.int { return size }
+    return config.members?.lazy.filter { $0.key.hasSuffix("_config") }.compactMap { vocabularySize(of: $0.value) }.first
   }
 }
 
@@ -41,6 +54,8 @@ private struct Scanner {
 
   let text: [UInt8]
   let dtype: String?
+  /// From this number to that.
+  var vocabulary: (current: Int, new: Int)?
   var edits: [Edit] = []
   private var position = 0
 
@@ -81,6 +96,7 @@ private struct Scanner {
       } else {
         previousComma = comma
         if isConfig, key == "torch_dtype" || key == "dtype" { setType(value..<end) }
+        if isConfig, key == "vocab_size" { setVocabulary(value..<end) }
       }
     }
     advance()
@@ -129,6 +145,13 @@ private struct Scanner {
     let current = string(range)
     guard current == "auto" || DType(recipeName: current) != nil else { return }
     edits.append(Edit(range: range, replacement: Array(JSON.string(dtype).serialized(indent: 0).utf8)))
+  }
+
+  private mutating func setVocabulary(_ range: Range<Int>) {
+    guard let vocabulary, (try? JSON.parse(Array(text[range]), source: "config.json"))?.int == vocabulary.current else {
+      return
+    }
+    edits.append(Edit(range: range, replacement: Array(String(vocabulary.new).utf8)))
   }
 
   private mutating func remove(_ range: Range<Int>) {

@@ -40,6 +40,13 @@ public struct SideFiles: Sendable, Equatable {
     self.left = left
   }
 
+  /// These, but for files that the output has from elsewhere.
+  /// - Parameter isReplaced: the whole tokenizer is.
+  public func replacing(_ names: [String], tokenizer isReplaced: Bool) -> SideFiles {
+    let other = carried.filter { names.contains($0) || isReplaced && SideFiles.isTokenizerFile($0) }
+    return SideFiles(carried: carried.filter { !other.contains($0) }, left: (left + other).sorted(by: precedes))
+  }
+
   /// The side files of an opened checkpoint; none for a single file.
   public init(of checkpoint: Checkpoint) throws(Failure) {
     guard let folder = checkpoint.folder else {
@@ -80,6 +87,18 @@ public struct SideFiles: Sendable, Equatable {
     "special_tokens_map.json", "spiece.model", "spm.model", "tokenizer.json", "tokenizer.model", "tokenizer_config.json",
     "video_preprocessor_config.json", "vocab.bpe", "vocab.json", "vocab.txt",
   ]
+
+  private static let tokenizer: Set = [
+    "added_tokens.json", "bpe.codes", "chat_template.jinja", "chat_template.json", "dict.txt", "merges.txt",
+    "sentencepiece.bpe.model", "sentencepiece.model", "special_tokens_map.json", "spiece.model", "spm.model", "tokenizer.json",
+    "tokenizer.model", "tokenizer_config.json", "vocab.bpe", "vocab.json", "vocab.txt",
+  ]
+
+  /// Is it a part of the tokenizer, its chat templates among them?
+  public static func isTokenizerFile(_ name: String) -> Bool {
+    tokenizer.contains(name) || [".spm", ".tiktoken"].contains { name.hasSuffix($0) } || name.hasPrefix("tokenizer.model.")
+      || name.hasPrefix("additional_chat_templates/")
+  }
 
   /// JSON that tells of a training run or of an earlier merge; an adapter's config would make loaders look for the adapter.
   private static let leftJSON: Set = [

@@ -14,7 +14,7 @@ final class ActiveTensor {
   private(set) var kernelType: DType
   private var partials: UnsafeMutablePointer<Double>?
   private var sums = 0
-  var claimed = 0
+  private var claimed = 0
   var done = 0
   /// A sweep is over and its successor not yet known.
   var isAdvancing = false
@@ -24,6 +24,9 @@ final class ActiveTensor {
   var warnings: [String] = []
   var overflowed = 0
   var nonFinite = 0
+
+  /// Of one input.
+  private static let claimBytes = 1 << 20
 
   enum Trouble {
     case underflowOrOverflow
@@ -66,10 +69,18 @@ final class ActiveTensor {
     partials = fresh
   }
 
-  func claim() -> Int? {
+  /// The next stretches for one worker: one after another in the files, as many as are worth a mapping of their own.
+  func claim() -> Range<Int>? {
     guard !isAdvancing, claimed < partition.stretches else { return nil }
-    defer { claimed += 1 }
-    return claimed
+    let first = claimed
+    let start = partition.range(first).lowerBound
+    claimed += 1
+    while claimed < partition.stretches, partition.range(claimed - 1).upperBound == partition.range(claimed).lowerBound,
+      (partition.range(claimed).upperBound - start) * kernelType.size <= Self.claimBytes
+    {
+      claimed += 1
+    }
+    return first..<claimed
   }
 
   /// The sums of one stretch.

@@ -73,16 +73,16 @@ public final class Executor: @unchecked Sendable {
 
   private func work() {
     let buffers = BlockBuffers()
-    while let (tensor, stretch) = monitor.locked({ pick() }) {
+    while let (tensor, stretches) = monitor.locked({ pick() }) {
       do throws(Failure) {
         try StretchRunner(tensor: tensor, buffers: buffers, budget: bufferBudget, control: control, monitor: monitor).run(
-          stretch)
+          stretches)
       } catch {
         stop(error)
       }
       heartbeat()
       let isLast = monitor.locked {
-        tensor.done += 1
+        tensor.done += stretches.count
         let last = tensor.done == tensor.partition.stretches
         if last { tensor.isAdvancing = true }
         return last
@@ -91,10 +91,10 @@ public final class Executor: @unchecked Sendable {
     }
   }
 
-  /// The next stretch to work on; nil when there is nothing left. Under the lock.
-  private func pick() -> (ActiveTensor, Int)? {
+  /// The next stretches to work on; nil when there is nothing left. Under the lock.
+  private func pick() -> (ActiveTensor, Range<Int>)? {
     while failure == nil, !control.isCancelled {
-      for tensor in active { if let stretch = tensor.claim() { return (tensor, stretch) } }
+      for tensor in active { if let stretches = tensor.claim() { return (tensor, stretches) } }
       if active.count <= threads, startAnother() { continue }
       if active.isEmpty, parked == 0 { break }
       if crew.help() { continue }

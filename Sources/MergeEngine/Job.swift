@@ -160,13 +160,16 @@ public final class Job: RunnableJob {
       if let lambdas = report.lambdasCSV { try FileSystem.write(lambdas, to: stem + ".yoyo_scale.csv") }
       return try FileSystem.remove(partial)
     }
+    if plan.makesMerged { try plan.tokenizerFiles.write(to: mergedPath(partial)) }
     if plan.makesMerged, let folder = plan.inputs[plan.donor].checkpoint.folder {
       let merged = mergedPath(partial)
       try plan.sideFiles.copy(from: folder, to: merged, except: ["config.json"])
       if plan.sideFiles.carried.contains("config.json") {
         let source = folder + "/config.json"
         let text = try ConfigText.edited(
-          try FileSystem.read(source), dtype: plan.recipe.outputType?.torchName, source: source)
+          try FileSystem.read(source), dtype: plan.recipe.outputType?.torchName,
+          vocabularySize: plan.vocabularySize,
+          source: source)
         try FileSystem.write(text, to: merged + "/config.json")
       }
     }

@@ -12,7 +12,10 @@ extension Plan {
       .init(key: "donor", value: .string(inputs[donor].path)),
       .init(
         key: "side_files",
-        value: ["carried": .array(sideFiles.carried.map { .string($0) }), "left": .array(sideFiles.left.map { .string($0) })]),
+        value: [
+          "carried": .array(sideFiles.carried.map { .string($0) }), "written": .array(tokenizerFiles.names.map { .string($0) }),
+          "left": .array(sideFiles.left.map { .string($0) }),
+        ]),
     ]
     var counts = [Int](repeating: 0, count: layout.files.count)
     for slot in layout.slots { counts[slot.file] += 1 }
@@ -38,6 +41,7 @@ extension Plan {
               ]
             })))
     }
+    if let vocabulary { members.append(.init(key: "vocabulary", value: vocabulary.json(tensors))) }
     members.append(.init(key: "tensors", value: .array(tensors.indices.map { describe($0) })))
     members += [
       .init(key: "bytes_to_read", value: .int(bytesToRead)), .init(key: "bytes_to_write", value: .int(bytesToWrite)),
@@ -97,6 +101,7 @@ extension Plan {
         stamps.append(.string(FileSystem.stamp(file)))
       }
     }
+    if let vocabulary = recipe.vocabulary { members.append(.init(key: "rows", value: vocabulary.json)) }
     members.append(.init(key: "stamps", value: .array(stamps)))
     return JSON.object(members).serialized(indent: 0)
   }

@@ -12,7 +12,7 @@ public struct Plan {
     let path: String
     let isBase: Bool
     /// With the tensors that an adapter has in place of its own.
-    let checkpoint: Checkpoint
+    var checkpoint: Checkpoint
     /// What is added to its tensors while they are read.
     var adapter: Adapter?
     let parameters: [(name: String, setting: Setting)]
@@ -43,7 +43,7 @@ public struct Plan {
     }
 
     let name: String
-    let shape: [Int]
+    var shape: [Int]
     let dtype: DType
     let action: Action
     /// Indices of inputs, the base first if the method uses it; one for a copy.
@@ -52,6 +52,8 @@ public struct Plan {
     let croppedColumns: Int?
     let group: Int?
     var warnings: [String] = []
+    /// Where the rows come from, for each of the inputs; nil: they are as they are stored.
+    var rowMaps: [RowMap]?
   }
 
   let recipe: Recipe
@@ -61,7 +63,9 @@ public struct Plan {
   /// Index of the input that gives config, tokenizer and other files.
   let donor: Int
   let sideFiles: SideFiles
+  let tokenizerFiles: TokenizerFiles
   private(set) var tensors: [Tensor]
+  let vocabulary: PlannedVocabulary?
   let layout: CheckpointLayout
   let artifacts: ArtifactCheckpoints
   /// Folder of the output that holds the merged checkpoint; "": the output itself. Only a method without artifacts uses that.
@@ -76,6 +80,12 @@ public struct Plan {
   let memory: Int?
   private(set) var warnings: [String]
 
+  /// Rows of the output's embeddings, where they are others than the donor's config says.
+  var vocabularySize: Int? {
+    if let vocabulary { return vocabulary.vocabulary.size }
+    return tensors.lazy.filter { $0.croppedColumns != nil }.map { $0.shape[0] }.min()
+  }
+
   var isSingleFile: Bool { outputPath?.hasSuffix(".safetensors") ?? false }
 
   /// Read the inputs' headers and decide everything.
@@ -89,10 +99,14 @@ public struct Plan {
     names = opened.names
     donor = opened.donor
     warnings = recipe.warnings + opened.warnings
-    sideFiles = try SideFiles(of: inputs[donor].checkpoint)
+    tokenizerFiles = try TokenizerFiles(recipe, opened)
+    sideFiles = try SideFiles(of: inputs[donor].checkpoint).replacing(
+      tokenizerFiles.names, tokenizer: tokenizerFiles.replacesDonor)
+    warnings += tokenizerFiles.warnings
 
     var planner = TensorPlanner(recipe, opened)
     tensors = try planner.plan()
+    vocabulary = planner.vocabulary
     warnings += planner.warnings
     var metadata: [(key: String, value: String)] = []
     var naming = CheckpointLayout.Naming.folder
@@ -241,7 +255,16 @@ public struct Plan {
         policy = .ignore
       }
     }
-    let sources = tensor.inputs.map { source(tensor, $0) }
+    let sources = tensor.inputs.indices.map { position -> TensorInput in
+      let index = tensor.inputs[position]
+      guard let map = tensor.rowMaps?[position], let record = inputs[index].checkpoint.tensor(named: tensor.name),
+        !map.isIdentity(input: index, height: record.shape[0])
+      else { return source(tensor, index) }
+      return .gathered(
+        RowGather(
+          map, sources: Dictionary(uniqueKeysWithValues: map.inputs.map { ($0, source(tensor, $0)) }),
+          columns: tensor.shape.dropFirst().reduce(1, *)))
+    }
     var context = TensorContext(
       name: tensor.name, shape: tensor.shape, modelCount: tensor.inputs.count - (hasBase ? 1 : 0), hasBase: hasBase)
     let group = tensor.group
@@ -267,7 +290,8 @@ public struct Plan {
     if let adapter = input.adapter, let update = adapter.updates[record.name] {
       source = .adapted(AdaptedTensor(source, shape: record.shape, update, of: adapter.checkpoint))
     }
-    guard let columns = tensor.croppedColumns, record.shape[1] != columns else { return source }
+    // Cropped rows alone are the beginning of what is stored.
+    guard let columns = tensor.croppedColumns, record.shape.count == 2, record.shape[1] != columns else { return source }
     return .cropped(source, columns: columns, storedColumns: record.shape[1])
   }
 

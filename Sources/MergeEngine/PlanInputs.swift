@@ -13,6 +13,8 @@ struct PlanInputs {
   private(set) var names = 0
   private(set) var donor = 0
   private(set) var warnings: [String] = []
+  /// Heads that are left out, because the model that gives the names ties them.
+  private(set) var tiedHeads: Set<String> = []
 
   init(_ recipe: Recipe) throws(Failure) {
     let schema = recipe.schema
@@ -47,6 +49,9 @@ struct PlanInputs {
       if let failure = try Quantization.failure(of: input.checkpoint) { throw failure }
     }
     names = base ?? models[0]
+    let ties = try TiedWeights(&inputs, names: names)
+    tiedHeads = ties.left
+    warnings += ties.warnings
     donor = names
     if let source = recipe.configSource, let index = inputs.firstIndex(where: { $0.path == source }) { donor = index }
     if inputs[donor].checkpoint.folder == nil, inputs.contains(where: { $0.checkpoint.folder != nil }) {

@@ -28,15 +28,19 @@ public struct Recipe {
   let onShapeMismatch: ShapePolicy
   let onMissing: MissingPolicy
   let extras: ExtrasPolicy
+  let vocabulary: Vocabulary?
+  /// As the recipe has it: auto, a name, or the text.
+  let chatTemplate: String?
   private(set) var warnings: [String] = []
 
   var schema: MethodSchema { method.schema }
 
   private static let keys = [
     "merge_method", "models", "base_model", "parameters", "dtype", "out_dtype", "config_source", "on_shape_mismatch",
-    "on_missing", "extras", "on_non_finite", "output", "random_seed", "statistics", "name",
+    "on_missing", "extras", "on_non_finite", "output", "random_seed", "statistics", "name", "vocabulary",
+    "chat_template", "tokenizer", "tokenizer_source", "compat",
   ]
-  private static let otherGrammar = ["slices", "modules", "tokenizer", "tokenizer_source", "chat_template"]
+  private static let otherGrammar = ["slices", "modules"]
 
   /// - Parameter strict: unknown keys and parameters are errors, not warnings.
   public init(_ json: JSON, strict: Bool) throws(Failure) {
@@ -47,7 +51,7 @@ public struct Recipe {
     guard let name = json["merge_method"]?.string else {
       throw Failure(.recipe, "the recipe has no 'merge_method': name one of the methods")
     }
-    self.json = json
+    self.json = Vocabulary.withoutMade(json)
     method = try Registry.method(named: name)
     for key in Self.otherGrammar where json[key] != nil && !json[key]!.isNull {
       throw Failure(.recipe, "the recipe uses '\(key)', which this version does not read: list whole models under 'models'")
@@ -85,11 +89,11 @@ public struct Recipe {
       models.append(Model(path: path, statistics: own ?? shared, parameters: settings))
     }
     var parameters = try Self.settings(json["parameters"], "parameters", schema, strict, &warnings)
-    for key in ["on_non_finite", "output", "random_seed"] {
+    for key in ["on_non_finite", "output", "random_seed", "compat"] {
       guard let value = json[key], !value.isNull else { continue }
       guard schema.parameter(key) != nil else {
-        // A seed is given to every merge of a script, whether it draws or not.
-        if key != "random_seed" { warnings.append("\(name) has no '\(key)', which has no effect") }
+        // A seed is given to every merge of a script, whether it draws or not; compat concerns more than the method.
+        if key != "random_seed", key != "compat" { warnings.append("\(name) has no '\(key)', which has no effect") }
         continue
       }
       parameters.append((key, try Setting(value, place: key)))
@@ -100,9 +104,22 @@ public struct Recipe {
     let named = try Self.dtype(json, "dtype")
     outputType = try Self.dtype(json, "out_dtype") ?? named
     configSource = try Self.donor(json["config_source"], base, models)
-    onShapeMismatch = try Self.policy(json, "on_shape_mismatch", .error, ["error", "base", "crop"])
+    // mergekit cuts embeddings of unequal height to what they have in common.
+    let cuts = json["compat"]?.string == "mergekit" || json["parameters"]?["compat"]?.string == "mergekit"
+    onShapeMismatch = try Self.policy(json, "on_shape_mismatch", cuts ? .crop : .error, ["error", "base", "crop"])
     onMissing = try Self.policy(json, "on_missing", .error, ["error", "base", "available"])
     extras = try Self.policy(json, "extras", .drop, ["drop", "keep"])
+    vocabulary = try Vocabulary.section(of: json)
+    if let value = json["chat_template"], !value.isNull {
+      guard let text = value.string else {
+        throw Failure(
+          .recipe, "'chat_template' is \(value.serialized(indent: 0).prefix(60)): give a name, or the template's text")
+      }
+      if text != "auto" { _ = try ChatTemplate.text(text) }
+      chatTemplate = text
+    } else {
+      chatTemplate = nil
+    }
     self.warnings = warnings
   }
 

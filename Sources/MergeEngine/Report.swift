@@ -63,7 +63,9 @@ struct Report {
       "inputs": .array(plan.inputs.map { ["path": .string($0.path), "role": .string($0.isBase ? "base" : "model")] }),
       "donor": .string(plan.inputs[plan.donor].path),
       "side_files": [
-        "carried": .array(plan.sideFiles.carried.map { .string($0) }), "left": .array(plan.sideFiles.left.map { .string($0) }),
+        "carried": .array(plan.sideFiles.carried.map { .string($0) }),
+        "written": .array(plan.tokenizerFiles.names.map { .string($0) }),
+        "left": .array(plan.sideFiles.left.map { .string($0) }),
       ],
       "summary": [
         "tensors": .int(results.count), "merged": .int(merged), "copied": .int(copied), "bytes_read": .int(plan.bytesToRead),

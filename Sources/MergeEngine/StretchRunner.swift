@@ -3,7 +3,7 @@ import MergeMethods
 import Platform
 import TensorKernels
 
-/// Carries one step of a tensor over one stretch: read, convert, compute, check, round, write; block by block.
+/// Carries one step of a tensor over a few stretches: read, convert, compute, check, round, write; block by block.
 struct StretchRunner {
   let tensor: ActiveTensor
   let buffers: BlockBuffers
@@ -11,20 +11,26 @@ struct StretchRunner {
   let control: ExecutionControl
   let monitor: Monitor
 
-  func run(_ stretch: Int) throws(Failure) {
-    let range = tensor.partition.range(stretch)
-    let ahead = tensor.partition.range(stretch + 1)
+  /// - Parameter stretches: one after another.
+  func run(_ stretches: Range<Int>) throws(Failure) {
+    let partition = tensor.partition
+    let whole = partition.range(stretches.lowerBound).lowerBound..<partition.range(stretches.upperBound - 1).upperBound
+    let ahead = partition.range(stretches.upperBound)
+    let next = ahead.lowerBound..<max(ahead.upperBound, min(ahead.lowerBound + whole.count, tensor.task.context.count))
     switch tensor.step {
     case .sweep(let sweep):
-      for input in tensor.task.inputs { input.prefetch(ahead) }
-      let windows = tensor.task.inputs.map { $0.window(range) }
-      let isComplete = try MappedWindow.guarded { () throws(Failure) in
-        try run(sweep, range, windows, tensor.sums(of: stretch))
+      for input in tensor.task.inputs { input.prefetch(next) }
+      let windows = tensor.task.inputs.map { $0.window(whole) }
+      for stretch in stretches {
+        let range = partition.range(stretch)
+        let isComplete = try MappedWindow.guarded { () throws(Failure) in
+          try run(sweep, range, windows, from: whole.lowerBound, tensor.sums(of: stretch))
+        }
+        if !isComplete { try explain(range) }
       }
-      if !isComplete { try explain(range) }
     case .copy(let input, _):
-      tensor.task.inputs[input].prefetch(ahead)
-      try copy(input, range)
+      tensor.task.inputs[input].prefetch(next)
+      try copy(input, whole)
     case .finish:
       break
     }
@@ -40,7 +46,7 @@ struct StretchRunner {
   // MARK: - Sweeps
 
   private func run(
-    _ sweep: Sweep, _ range: Range<Int>, _ windows: [MappedWindow?], _ sums: UnsafeMutablePointer<Double>
+    _ sweep: Sweep, _ range: Range<Int>, _ windows: [MappedWindow?], from first: Int, _ sums: UnsafeMutablePointer<Double>
   ) throws(Failure) {
     let task = tensor.task
     let kernelType = tensor.kernelType
@@ -59,7 +65,7 @@ struct StretchRunner {
       let count = min(length, range.upperBound - start)
       for (k, input) in task.inputs.enumerated() {
         if let window = windows[k] {
-          raw[k] = window.start + (start - range.lowerBound) * input.dtype.size
+          raw[k] = window.start + (start - first) * input.dtype.size
         } else {
           raw[k] = try input.elements(start, count, buffer: layout.reads[k].map { arena + $0 })
         }

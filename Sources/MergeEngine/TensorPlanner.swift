@@ -9,6 +9,7 @@ struct TensorPlanner {
   private let recipe: Recipe
   private let opened: PlanInputs
   private let layers: LayerIndex
+  private(set) var vocabulary: PlannedVocabulary?
   private(set) var warnings: [String] = []
   private var missing: [String] = []
   private var groups: [String: Int] = [:]
@@ -24,10 +25,13 @@ struct TensorPlanner {
     let source = opened.inputs[opened.names].checkpoint
     let stored = source.tensors.sorted { ($0.file, $0.offset, $0.name) < ($1.file, $1.offset, $1.name) }
     guard !stored.isEmpty else { throw Failure(.format, "\(source.path) holds no tensors: there is nothing to merge") }
+    vocabulary = try recipe.vocabulary.map { (section) throws(Failure) in try PlannedVocabulary(section, opened) }
+    warnings += vocabulary?.warnings ?? []
     var tensors: [Plan.Tensor] = []
     tensors.reserveCapacity(stored.count)
     for record in stored { tensors.append(try plan(record)) }
     tensors += try extras(beside: source)
+    if let vocabulary { tensors = try tensors.map { (tensor) throws(Failure) in try vocabulary.reindexed(tensor) } }
     if !missing.isEmpty { warnings.append(Self.listed(missing, "missing in some models") + ", see the report") }
     return tensors
   }
@@ -73,25 +77,30 @@ struct TensorPlanner {
         "'\(name)' is \(record.dtype.name) in \(opened.inputs[opened.names].path) but \(records[odd].dtype.name) in "
           + "\(opened.inputs[inputs[odd]].path): convert one of them")
     }
-    var shape = record.shape
+    let shapes = records.map { vocabulary?.shape($0) ?? $0.shape }
+    var shape = vocabulary?.shape(record) ?? record.shape
     var cropped: Int?
     var notes: [String] = []
-    if let odd = records.indices.first(where: { records[$0].shape != record.shape }) {
+    if let odd = records.indices.first(where: { shapes[$0] != shape }) {
       let text =
         "'\(name)' has shape \(record.shape) in \(opened.inputs[opened.names].path) but \(records[odd].shape) in "
         + "\(opened.inputs[inputs[odd]].path)"
       switch recipe.onShapeMismatch {
       case .error:
-        throw Failure(.shape, text + ": use a model of the same architecture, or set on_shape_mismatch: base or crop")
+        let remedy =
+          Self.isEmbedding(name)
+          ? "the vocabularies differ, so set tokenizer_source: union to align the rows by token, or on_shape_mismatch: crop to keep the "
+            + "rows that all have" : "use a model of the same architecture, or set on_shape_mismatch: base or crop"
+        throw Failure(.shape, text + ": " + remedy)
       case .base:
         warnings.append(text + ": copied")
         return copy(record, "its shape differs in \(opened.inputs[inputs[odd]].path)")
       case .crop:
-        guard Self.isEmbedding(name), records.allSatisfy({ $0.shape.count == 2 }) else {
+        guard Self.isEmbedding(name), shape.count <= 2, records.allSatisfy({ $0.shape.count == shape.count }) else {
           throw Failure(.shape, text + ": on_shape_mismatch: crop is for embedding matrices only; set it to base")
         }
-        shape = [0, 1].map { axis in records.map { $0.shape[axis] }.min()! }
-        cropped = shape[1]
+        shape = shape.indices.map { axis in records.map { $0.shape[axis] }.min()! }
+        cropped = shape.count == 2 ? shape[1] : 1
         notes.append("cropped to \(shape), the largest matrix that all inputs have")
         warnings.append(text + ": cropped to \(shape)")
       }
@@ -114,7 +123,7 @@ struct TensorPlanner {
     var seen: Set<String> = []
     for model in opened.models where model != opened.names {
       for record in opened.inputs[model].checkpoint.tensors where source.tensor(named: record.name) == nil {
-        guard seen.insert(record.name).inserted else { continue }
+        guard !opened.tiedHeads.contains(record.name), seen.insert(record.name).inserted else { continue }
         if recipe.extras == .keep { kept.append(copy(record, "only in \(opened.inputs[model].path)", from: model)) }
       }
     }

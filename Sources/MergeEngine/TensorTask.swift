@@ -13,6 +13,8 @@ public enum TensorInput {
   indirect case cropped(TensorInput, columns: Int, storedColumns: Int)
   /// A stored task vector plus the base it belongs to, in binary64.
   indirect case sum(base: TensorInput, vector: TensorInput)
+  /// An embedding whose rows are gathered from stored ones.
+  case gathered(RowGather)
   /// A stored tensor plus the update of a LoRA adapter, in binary64.
   case adapted(AdaptedTensor)
 
@@ -22,6 +24,7 @@ public enum TensorInput {
     case .stored(_, let record): record.dtype
     case .cropped(let whole, _, _): whole.dtype
     case .sum, .adapted: .f64
+    case .gathered(let gather): gather.dtype
     }
   }
 
@@ -72,6 +75,8 @@ public enum TensorInput {
       let total = buffer!.assumingMemoryBound(to: Double.self)
       try base.add(start, count, to: total, isFirst: true)
       try vector.add(start, count, to: total, isFirst: false)
+    case .gathered(let gather):
+      try gather.read(start, count, into: buffer!)
     case .adapted(let tensor):
       try tensor.read(start, count, into: buffer!.assumingMemoryBound(to: Double.self))
     }
@@ -98,8 +103,12 @@ public enum TensorInput {
 
   /// A range of elements without a copy, where that is possible.
   func window(_ range: Range<Int>) -> MappedWindow? {
-    guard case .stored(let checkpoint, let record) = self else { return nil }
-    return checkpoint.window(record, bytes: range.lowerBound * dtype.size..<range.upperBound * dtype.size)
+    switch self {
+    case .stored(let checkpoint, let record):
+      return checkpoint.window(record, bytes: range.lowerBound * dtype.size..<range.upperBound * dtype.size)
+    case .gathered(let gather): return gather.window(range)
+    case .memory, .cropped, .sum: return nil
+    }
   }
 
   /// Ask for a range to be fetched while something else is computed.
@@ -111,6 +120,7 @@ public enum TensorInput {
     case .sum(let base, let vector):
       base.prefetch(range)
       vector.prefetch(range)
+    case .gathered(let gather): gather.prefetch(range)
     case .adapted(let tensor): tensor.prefetch(range)
     case .memory, .cropped: break
     }

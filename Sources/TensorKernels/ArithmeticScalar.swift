@@ -10,11 +10,17 @@ protocol ArithmeticScalar: SIMDScalar, BinaryFloatingPoint, Codable {
   /// -1, 0 or 1 in each lane.
   static func signs(_ a: SIMD8<Self>) -> SIMD8<Self>
 
+  /// -1, `ofZero` or 1 in each lane.
+  static func signs(_ a: SIMD8<Self>, ofZero: Self) -> SIMD8<Self>
+
   /// Magnitudes, as they are ranked: rounded to binary32 if `narrow`.
   static func magnitudes(_ a: SIMD8<Self>, narrow: Bool) -> SIMD8<Self>
 
   /// The bit pattern of a magnitude, which orders magnitudes as their values do.
   static func pattern(_ a: Self, narrow: Bool) -> UInt64
+
+  /// The patterns of magnitudes rounded to binary32.
+  static func patterns32(_ a: SIMD8<Self>) -> SIMD8<UInt32>
 
   /// The magnitude that has a pattern.
   static func value(pattern: UInt64, narrow: Bool) -> Self
@@ -22,11 +28,26 @@ protocol ArithmeticScalar: SIMDScalar, BinaryFloatingPoint, Codable {
   /// 1 where `a` is above `b`, else 0.
   static func above(_ a: SIMD8<Self>, _ b: SIMD8<Self>) -> SIMD8<Self>
 
-  /// `a` where `rank` is above `threshold` (or equal to it, if `inclusive`), else 0.
-  static func kept(_ a: SIMD8<Self>, rank: SIMD8<Self>, threshold: Self, inclusive: Bool) -> SIMD8<Self>
+  /// Whole numbers as wide as the type.
+  associatedtype Count: SIMDScalar, FixedWidthInteger
 
-  /// `a` where `word` is below `limit`, else 0.
-  static func kept(_ a: SIMD8<Self>, word: SIMD8<UInt32>, below limit: UInt32) -> SIMD8<Self>
+  /// `a` where the magnitude `rank` is at least `least`, which is not negative, else 0. A NaN is above all.
+  static func kept(_ a: SIMD8<Self>, rank: SIMD8<Self>, from least: Self) -> SIMD8<Self>
+
+  /// `a` where the magnitude `rank` is at most `most`, which is not negative, else 0. A NaN is above all.
+  static func kept(_ a: SIMD8<Self>, rank: SIMD8<Self>, upTo most: Self) -> SIMD8<Self>
+
+  /// `counts`, one more in the lanes where `a` is not 0.
+  static func counting(_ counts: SIMD8<Count>, _ a: SIMD8<Self>) -> SIMD8<Count>
+
+  /// 1 where the magnitude `a` is below the magnitude `b`, else 0.
+  static func below(_ a: SIMD8<Self>, _ b: SIMD8<Self>) -> SIMD8<Count>
+
+  /// The low byte of each lane, lane 0 in the lowest.
+  static func bytes(_ counts: SIMD8<Count>) -> UInt64
+
+  /// `a` where all bits of `mask` are set, 0 where none is.
+  static func kept(_ a: SIMD8<Self>, mask: SIMD8<Int32>) -> SIMD8<Self>
 
   /// In binary64.
   static func wide(_ a: SIMD8<Self>) -> SIMD8<Double>
@@ -66,7 +87,12 @@ extension Float: ArithmeticScalar {
 
   @inline(__always)
   static func signs(_ a: SIMD8<Float>) -> SIMD8<Float> {
-    SIMD8<Float>.zero.replacing(with: 1, where: a .> 0).replacing(with: -1, where: a .< 0)
+    signs(a, ofZero: 0)
+  }
+
+  @inline(__always)
+  static func signs(_ a: SIMD8<Float>, ofZero: Float) -> SIMD8<Float> {
+    SIMD8<Float>(repeating: ofZero).replacing(with: 1, where: a .> 0).replacing(with: -1, where: a .< 0)
   }
 
   @inline(__always)
@@ -78,6 +104,9 @@ extension Float: ArithmeticScalar {
   static func pattern(_ a: Float, narrow: Bool) -> UInt64 { UInt64(a.bitPattern & 0x7FFF_FFFF) }
 
   @inline(__always)
+  static func patterns32(_ a: SIMD8<Float>) -> SIMD8<UInt32> { unsafeBitCast(a, to: SIMD8<UInt32>.self) & 0x7FFF_FFFF }
+
+  @inline(__always)
   static func value(pattern: UInt64, narrow: Bool) -> Float { Float(bitPattern: UInt32(truncatingIfNeeded: pattern)) }
 
   @inline(__always)
@@ -85,14 +114,43 @@ extension Float: ArithmeticScalar {
     SIMD8<Float>.zero.replacing(with: 1, where: a .> b)
   }
 
+  typealias Count = Int32
+
+  // By whole numbers: patterns order magnitudes, and a difference's sign fills its lane.
   @inline(__always)
-  static func kept(_ a: SIMD8<Float>, rank: SIMD8<Float>, threshold: Float, inclusive: Bool) -> SIMD8<Float> {
-    inclusive ? a.replacing(with: 0, where: rank .< threshold) : a.replacing(with: 0, where: rank .<= threshold)
+  static func kept(_ a: SIMD8<Float>, rank: SIMD8<Float>, from least: Float) -> SIMD8<Float> {
+    let below = (unsafeBitCast(rank, to: SIMD8<Int32>.self) &- Int32(bitPattern: least.bitPattern)) &>> 31
+    return unsafeBitCast(unsafeBitCast(a, to: SIMD8<Int32>.self) & ~below, to: SIMD8<Float>.self)
   }
 
   @inline(__always)
-  static func kept(_ a: SIMD8<Float>, word: SIMD8<UInt32>, below limit: UInt32) -> SIMD8<Float> {
-    unsafeBitCast(unsafeBitCast(a, to: SIMD8<Int32>.self) & masks(of: word, below: limit), to: SIMD8<Float>.self)
+  static func kept(_ a: SIMD8<Float>, rank: SIMD8<Float>, upTo most: Float) -> SIMD8<Float> {
+    let above = (Int32(bitPattern: most.bitPattern) &- unsafeBitCast(rank, to: SIMD8<Int32>.self)) &>> 31
+    return unsafeBitCast(unsafeBitCast(a, to: SIMD8<Int32>.self) & ~above, to: SIMD8<Float>.self)
+  }
+
+  @inline(__always)
+  static func counting(_ counts: SIMD8<Int32>, _ a: SIMD8<Float>) -> SIMD8<Int32> {
+    // Twice the pattern is 0 for both zeros. Of a number other than 0 and its opposite, one has the sign bit.
+    let twice = unsafeBitCast(a, to: SIMD8<Int32>.self) &<< 1
+    let sign = unsafeBitCast(twice | (0 &- twice), to: SIMD8<UInt32>.self) &>> 31
+    return counts &+ unsafeBitCast(sign, to: SIMD8<Int32>.self)
+  }
+
+  @inline(__always)
+  static func below(_ a: SIMD8<Float>, _ b: SIMD8<Float>) -> SIMD8<Int32> {
+    let difference = unsafeBitCast(a, to: SIMD8<UInt32>.self) &- unsafeBitCast(b, to: SIMD8<UInt32>.self)
+    return unsafeBitCast(difference &>> 31, to: SIMD8<Int32>.self)
+  }
+
+  @inline(__always)
+  static func bytes(_ counts: SIMD8<Int32>) -> UInt64 {
+    unsafeBitCast(SIMD8<UInt8>(truncatingIfNeeded: counts), to: UInt64.self)
+  }
+
+  @inline(__always)
+  static func kept(_ a: SIMD8<Float>, mask: SIMD8<Int32>) -> SIMD8<Float> {
+    unsafeBitCast(unsafeBitCast(a, to: SIMD8<Int32>.self) & mask, to: SIMD8<Float>.self)
   }
 
   @inline(__always)
@@ -142,7 +200,12 @@ extension Double: ArithmeticScalar {
 
   @inline(__always)
   static func signs(_ a: SIMD8<Double>) -> SIMD8<Double> {
-    SIMD8<Double>.zero.replacing(with: 1, where: a .> 0).replacing(with: -1, where: a .< 0)
+    signs(a, ofZero: 0)
+  }
+
+  @inline(__always)
+  static func signs(_ a: SIMD8<Double>, ofZero: Double) -> SIMD8<Double> {
+    SIMD8<Double>(repeating: ofZero).replacing(with: 1, where: a .> 0).replacing(with: -1, where: a .< 0)
   }
 
   @inline(__always)
@@ -158,6 +221,9 @@ extension Double: ArithmeticScalar {
   }
 
   @inline(__always)
+  static func patterns32(_ a: SIMD8<Double>) -> SIMD8<UInt32> { Float.patterns32(SIMD8<Float>(a)) }
+
+  @inline(__always)
   static func value(pattern: UInt64, narrow: Bool) -> Double {
     narrow ? Double(Float(bitPattern: UInt32(truncatingIfNeeded: pattern))) : Double(bitPattern: pattern)
   }
@@ -167,16 +233,44 @@ extension Double: ArithmeticScalar {
     SIMD8<Double>.zero.replacing(with: 1, where: a .> b)
   }
 
+  typealias Count = Int64
+
+  // By whole numbers: patterns order magnitudes, and a difference's sign fills its lane.
   @inline(__always)
-  static func kept(_ a: SIMD8<Double>, rank: SIMD8<Double>, threshold: Double, inclusive: Bool) -> SIMD8<Double> {
-    inclusive ? a.replacing(with: 0, where: rank .< threshold) : a.replacing(with: 0, where: rank .<= threshold)
+  static func kept(_ a: SIMD8<Double>, rank: SIMD8<Double>, from least: Double) -> SIMD8<Double> {
+    let below = (unsafeBitCast(rank, to: SIMD8<Int64>.self) &- Int64(bitPattern: least.bitPattern)) &>> 63
+    return unsafeBitCast(unsafeBitCast(a, to: SIMD8<Int64>.self) & ~below, to: SIMD8<Double>.self)
   }
 
   @inline(__always)
-  static func kept(_ a: SIMD8<Double>, word: SIMD8<UInt32>, below limit: UInt32) -> SIMD8<Double> {
-    let masks = masks(of: word, below: limit)
+  static func kept(_ a: SIMD8<Double>, rank: SIMD8<Double>, upTo most: Double) -> SIMD8<Double> {
+    let above = (Int64(bitPattern: most.bitPattern) &- unsafeBitCast(rank, to: SIMD8<Int64>.self)) &>> 63
+    return unsafeBitCast(unsafeBitCast(a, to: SIMD8<Int64>.self) & ~above, to: SIMD8<Double>.self)
+  }
+
+  @inline(__always)
+  static func counting(_ counts: SIMD8<Int64>, _ a: SIMD8<Double>) -> SIMD8<Int64> {
+    // Twice the pattern is 0 for both zeros. Of a number other than 0 and its opposite, one has the sign bit.
+    let twice = unsafeBitCast(a, to: SIMD8<Int64>.self) &<< 1
+    let sign = unsafeBitCast(twice | (0 &- twice), to: SIMD8<UInt64>.self) &>> 63
+    return counts &+ unsafeBitCast(sign, to: SIMD8<Int64>.self)
+  }
+
+  @inline(__always)
+  static func below(_ a: SIMD8<Double>, _ b: SIMD8<Double>) -> SIMD8<Int64> {
+    let difference = unsafeBitCast(a, to: SIMD8<UInt64>.self) &- unsafeBitCast(b, to: SIMD8<UInt64>.self)
+    return unsafeBitCast(difference &>> 63, to: SIMD8<Int64>.self)
+  }
+
+  @inline(__always)
+  static func bytes(_ counts: SIMD8<Int64>) -> UInt64 {
+    unsafeBitCast(SIMD8<UInt8>(truncatingIfNeeded: counts), to: UInt64.self)
+  }
+
+  @inline(__always)
+  static func kept(_ a: SIMD8<Double>, mask: SIMD8<Int32>) -> SIMD8<Double> {
     var wide = SIMD16<Int32>()
-    (wide.evenHalf, wide.oddHalf) = (masks, masks)
+    (wide.evenHalf, wide.oddHalf) = (mask, mask)
     return unsafeBitCast(
       unsafeBitCast(a, to: SIMD8<Int64>.self) & unsafeBitCast(wide, to: SIMD8<Int64>.self), to: SIMD8<Double>.self)
   }
@@ -219,7 +313,7 @@ extension Double: ArithmeticScalar {
 /// All bits of a lane where `word` is below `limit`, else none: the borrow of the difference, since an unsigned comparison is
 /// carried out lane by lane.
 @inline(__always)
-private func masks(of word: SIMD8<UInt32>, below limit: UInt32) -> SIMD8<Int32> {
+func masks(of word: SIMD8<UInt32>, below limit: UInt32) -> SIMD8<Int32> {
   let limits = SIMD8<UInt32>(repeating: limit)
   let borrow = (~word & limits) | ((~word | limits) & (word &- limits))
   return unsafeBitCast(borrow, to: SIMD8<Int32>.self) &>> 31

@@ -42,6 +42,7 @@ public struct SignElection: Sendable {
   @inline(__always)
   func elect<Scalar: ArithmeticScalar>(_ rows: Rows<Scalar>, vectors: Int, into result: Int) {
     let models = factors.count
+    let zeroSign = Scalar(zeroSign)
     // Two vectors at a time, so that the loop over the models is worth its branches.
     switch rule {
     case .none: for v in 0..<vectors { rows.set(result, v, .zero) }
@@ -52,7 +53,8 @@ public struct SignElection: Sendable {
           low += rows.vector(k, v)
           high += rows.vector(k, v + 1)
         }
-        decide(rows, result, v, low, high)
+        rows.set(result, v, Scalar.signs(low, ofZero: zeroSign))
+        rows.set(result, v + 1, Scalar.signs(high, ofZero: zeroSign))
       }
     case .count:
       for v in stride(from: 0, to: vectors, by: 2) {
@@ -61,7 +63,8 @@ public struct SignElection: Sendable {
           low += Scalar.signs(rows.vector(k, v))
           high += Scalar.signs(rows.vector(k, v + 1))
         }
-        decide(rows, result, v, low, high)
+        rows.set(result, v, Scalar.signs(low, ofZero: zeroSign))
+        rows.set(result, v + 1, Scalar.signs(high, ofZero: zeroSign))
       }
     case .normfrac:
       for v in 0..<vectors {
@@ -70,7 +73,7 @@ public struct SignElection: Sendable {
           let e = rows.vector(k, v)
           (vote, best) = Scalar.greater(vote, key: best, e, key: e * e * Scalar(inverseSquares[k]))
         }
-        rows.set(result, v, decided(vote))
+        rows.set(result, v, Scalar.signs(vote, ofZero: zeroSign))
       }
     case .normmass:
       for v in 0..<vectors {
@@ -79,22 +82,9 @@ public struct SignElection: Sendable {
           let e = rows.vector(k, v)
           vote += Scalar.signs(e) * (e * e * Scalar(inverseSquares[k]))
         }
-        rows.set(result, v, decided(vote))
+        rows.set(result, v, Scalar.signs(vote, ofZero: zeroSign))
       }
     }
-  }
-
-  @inline(__always)
-  private func decide<Scalar: ArithmeticScalar>(
-    _ rows: Rows<Scalar>, _ result: Int, _ v: Int, _ low: SIMD8<Scalar>, _ high: SIMD8<Scalar>
-  ) {
-    rows.set(result, v, decided(low))
-    rows.set(result, v + 1, decided(high))
-  }
-
-  @inline(__always)
-  private func decided<Scalar: ArithmeticScalar>(_ vote: SIMD8<Scalar>) -> SIMD8<Scalar> {
-    Scalar.fillingZeros(Scalar.signs(vote), with: Scalar(zeroSign))
   }
 
   var votes: Bool { if case .none = rule { false } else { true } }
@@ -180,8 +170,7 @@ public struct DisjointMerge: Sendable {
   @inline(__always)
   func count<Scalar: ArithmeticScalar>(_ rows: Rows<Scalar>, vectors count: Int, _ sums: UnsafeMutablePointer<Double>) {
     let models = vectors.models
-    let one = SIMD8<Scalar>(repeating: 1)
-    var both = SIMD8<Scalar>.zero
+    var both = SIMD8<Scalar.Count>.zero
     for v in stride(from: 0, to: count, by: 2) {
       var (most, least) = (SIMD8<Scalar>.zero, SIMD8<Scalar>.zero)
       var (most2, least2) = (SIMD8<Scalar>.zero, SIMD8<Scalar>.zero)
@@ -190,13 +179,14 @@ public struct DisjointMerge: Sendable {
         (most, least) = (Scalar.larger(most, e), Scalar.smaller(least, e))
         (most2, least2) = (Scalar.larger(most2, f), Scalar.smaller(least2, f))
       }
-      both += Scalar.positive(most, Scalar.positive(-least, one)) + Scalar.positive(most2, Scalar.positive(-least2, one))
+      both = Scalar.counting(both, Scalar.smaller(most, 0 - least))
+      both = Scalar.counting(both, Scalar.smaller(most2, 0 - least2))
     }
-    sums[models] += laneSum(both)
+    sums[models] += Double(both.wrappedSum())
     for k in 0..<models {
-      var some = SIMD8<Scalar>.zero
-      for v in 0..<count { some += Scalar.positive(Scalar.magnitudes(rows.vector(k, v), narrow: false), one) }
-      sums[k] += laneSum(some)
+      var some = SIMD8<Scalar.Count>.zero
+      for v in 0..<count { some = Scalar.counting(some, rows.vector(k, v)) }
+      sums[k] += Double(some.wrappedSum())
     }
   }
 
@@ -299,26 +289,33 @@ struct MergedOutput {
   ) where In.Arithmetic == Out.Arithmetic {
     typealias Scalar = In.Arithmetic
     let factor = SIMD8<Scalar>(repeating: Scalar(lambda))
-    Rows<Scalar>.tiles(In.self, block.inputs, from: block.from + offset, count: length) { tile, table, byte in
-      // Subtracting a positive zero leaves x_0 as it is, -0.0 too.
-      var low = (0 - rows.vector(result, 2 * tile) * factor) + rows.vector(poison, 2 * tile)
-      var high = (0 - rows.vector(result, 2 * tile + 1) * factor) + rows.vector(poison, 2 * tile + 1)
-      if addsBase {
-        let base = In.load(table[0], byte)
-        (low, high) = (base.low - low, base.high - high)
-      } else {
-        (low, high) = (0 - low, 0 - high)
+    // What is subtracted: a positive zero leaves x_0 as it is, -0.0 too.
+    for v in 0..<2 * ((length + 15) / 16) {
+      rows.set(result, v, (0 - rows.vector(result, v) * factor) + rows.vector(poison, v))
+    }
+    let base = block.inputs.table[0] + (block.from + offset) * In.size
+    let target = pointer + offset * Out.size
+    let whole = length / 16
+    if addsBase {
+      for tile in 0..<whole {
+        let x = In.load(base, tile * 16 * In.size)
+        let (low, high) = (rows.vector(result, 2 * tile), rows.vector(result, 2 * tile + 1))
+        Out.store(Lanes(low: x.low - low, high: x.high - high), target, tile * 16 * Out.size)
       }
-      let lanes = Lanes(low: low, high: high)
-      let place = (offset + tile * 16) * Out.size
-      let kept = min(16, length - tile * 16)
-      if kept == 16 {
-        Out.store(lanes, pointer, place)
-      } else {
-        withUnsafeTemporaryAllocation(byteCount: 16 * Out.size, alignment: 64) { padded in
-          Out.store(lanes, padded.baseAddress!, 0)
-          (pointer + place).copyMemory(from: padded.baseAddress!, byteCount: kept * Out.size)
-        }
+    } else {
+      for tile in 0..<whole {
+        let (low, high) = (rows.vector(result, 2 * tile), rows.vector(result, 2 * tile + 1))
+        Out.store(Lanes(low: 0 - low, high: 0 - high), target, tile * 16 * Out.size)
+      }
+    }
+    let rest = length - whole * 16
+    guard rest > 0 else { return }
+    withPaddedTail(block.inputs, size: In.size, from: block.from + offset + whole * 16, count: rest) { table in
+      let x = addsBase ? In.load(table[0], 0) : Lanes(low: .zero, high: .zero)
+      let (low, high) = (rows.vector(result, 2 * whole), rows.vector(result, 2 * whole + 1))
+      withUnsafeTemporaryAllocation(byteCount: 16 * Out.size, alignment: 64) { padded in
+        Out.store(Lanes(low: x.low - low, high: x.high - high), padded.baseAddress!, 0)
+        (target + whole * 16 * Out.size).copyMemory(from: padded.baseAddress!, byteCount: rest * Out.size)
       }
     }
   }

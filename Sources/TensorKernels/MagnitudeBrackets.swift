@@ -142,9 +142,9 @@ extension TaskVectors {
 
   /// Count the magnitudes of a block against the brackets. The block starts at a multiple of a chunk.
   /// - Parameters:
-  ///   - brackets: per model; nil: it is not counted.
+  ///   - brackets: per model, or several for all models in turn; nil: nothing is counted.
   ///   - counts: each bracket's counters from its `offset` on.
-  ///   - cells: model i's elements equal to a bracket of one pattern, per cell, from `i * cellCount` on.
+  ///   - cells: bracket i's elements equal to it, where it is one pattern, per cell, from `i * cellCount` on.
   /// - Returns: 0, or NaN if an input is not finite.
   @inline(never)
   public func addCounts(
@@ -168,45 +168,42 @@ extension TaskVectors {
     typealias Scalar = Element.Arithmetic
     let narrow = self.narrow
     return chunks(Element.self, block) { rows, offset, length, vectors in
-      for (k, bracket) in brackets.enumerated() {
+      for (place, bracket) in brackets.enumerated() {
         guard let bracket else { continue }
+        let k = place % models
         let counters = counts + bracket.offset
         let least = SIMD8<Scalar>(repeating: Scalar.value(pattern: bracket.low, narrow: narrow))
         let most = SIMD8<Scalar>(repeating: Scalar.value(pattern: bracket.high, narrow: narrow))
         // The padding of the last 16 is 0.
         let padding = bracket.low == 0 ? 8 * vectors - length : 0
-        var above = SIMD8<Scalar>.zero
+        var above = SIMD8<Scalar.Count>.zero
         if bracket.isSingle {
-          var below = SIMD8<Scalar>.zero
+          var below = SIMD8<Scalar.Count>.zero
           for v in 0..<vectors {
             let rank = Scalar.magnitudes(rows.vector(k, v), narrow: narrow)
-            above += Scalar.above(rank, most)
-            below += Scalar.above(least, rank)
+            above &+= Scalar.below(most, rank)
+            below &+= Scalar.below(rank, least)
           }
-          let equal = 8 * vectors - Int(laneSum(above)) - Int(laneSum(below)) - padding
+          let equal = 8 * vectors - Int(above.wrappedSum()) - Int(below.wrappedSum()) - padding
           counters[1] += UInt64(equal)
-          cells[k * cellCount + (block.start + offset) / Self.cell] += equal
+          cells[place * cellCount + (block.start + offset) / Self.cell] += equal
         } else {
           let row = rows[k]
-          for v in stride(from: 0, to: vectors, by: 2) {
-            var (over, apart) = (SIMD8<Scalar>.zero, SIMD8<Scalar>.zero)
-            for w in v..<v + 2 {
-              let rank = Scalar.magnitudes(rows.vector(k, w), narrow: narrow)
-              over += Scalar.above(rank, most)
-              apart += Scalar.above(least, rank)
-            }
-            above += over
-            if (over + apart).sum() == 16 { continue }
-            for i in 8 * v..<8 * v + 16 {
-              let pattern = Scalar.pattern(row[i], narrow: narrow)
-              if pattern >= bracket.low, pattern <= bracket.high {
-                counters[1 + Int((pattern - bracket.low) >> UInt64(bracket.shift))] += 1
-              }
+          for v in 0..<vectors {
+            let rank = Scalar.magnitudes(rows.vector(k, v), narrow: narrow)
+            let over = Scalar.below(most, rank)
+            above &+= over
+            // A byte for each lane, 1 where the magnitude is inside: few are.
+            var inside = Scalar.bytes(over &+ Scalar.below(rank, least)) ^ 0x0101_0101_0101_0101
+            while inside != 0 {
+              let pattern = Scalar.pattern(row[8 * v + inside.trailingZeroBitCount / 8], narrow: narrow)
+              counters[1 + Int((pattern &- bracket.low) >> UInt64(bracket.shift))] += 1
+              inside &= inside &- 1
             }
           }
           counters[1] -= UInt64(padding)
         }
-        counters[0] += UInt64(laneSum(above))
+        counters[0] += UInt64(above.wrappedSum())
       }
     }
   }

@@ -112,14 +112,14 @@ extension TaskVectors {
       for (k, threshold) in thresholds.enumerated() {
         guard let threshold else { continue }
         let cut = SIMD8<Scalar>(repeating: Scalar(threshold))
-        var apart = SIMD8<Scalar>.zero
+        var apart = SIMD8<Scalar.Count>.zero
         for v in 0..<vectors {
           let rank = Scalar.magnitudes(rows.vector(k, v), narrow: narrow)
-          apart += Scalar.above(rank, cut) + Scalar.above(cut, rank)
+          apart &+= Scalar.below(rank, cut) &+ Scalar.below(cut, rank)
         }
         // The padding of the last 16 is 0, and equal to a threshold of 0.
         let padding = threshold == 0 ? 8 * vectors - length : 0
-        counts[k * cells + (block.start + offset) / Self.cell] += 8 * vectors - Int(laneSum(apart)) - padding
+        counts[k * cells + (block.start + offset) / Self.cell] += 8 * vectors - Int(apart.wrappedSum()) - padding
       }
     }
   }

@@ -42,7 +42,8 @@ public struct RandomStream: Sendable {
       let keys = keys.baseAddress!
       fillKeys(keys)
       for block in 0..<blocks {
-        let (first, second) = pairs8(UInt64(start) / 4 &+ 8 &* UInt64(block), keys)
+        let words = words8(UInt64(start) / 4 &+ 8 &* UInt64(block), keys)
+        let (first, second) = (Self.joined(words.0, words.1), Self.joined(words.2, words.3))
         place.storeBytes(of: first, toByteOffset: 128 * block, as: SIMD8<UInt64>.self)
         place.storeBytes(of: second, toByteOffset: 128 * block + 64, as: SIMD8<UInt64>.self)
       }
@@ -59,6 +60,30 @@ public struct RandomStream: Sendable {
     }
   }
 
+  /// The same words, those of even elements and those of odd ones in turn, eight each.
+  @inline(__always)
+  func fillPaired(_ words: UnsafeMutablePointer<UInt32>, start: Int, count: Int) {
+    let place = UnsafeMutableRawPointer(words)
+    withUnsafeTemporaryAllocation(of: UInt64.self, capacity: 20) { keys in
+      let keys = keys.baseAddress!
+      fillKeys(keys)
+      for block in 0..<(count + 31) / 32 {
+        let words = words8(UInt64(start) / 4 &+ 8 &* UInt64(block), keys)
+        let (even, odd) = (Self.joined(words.0, words.2), Self.joined(words.1, words.3))
+        place.storeBytes(of: even.lowHalf, toByteOffset: 128 * block, as: SIMD4<UInt64>.self)
+        place.storeBytes(of: odd.lowHalf, toByteOffset: 128 * block + 32, as: SIMD4<UInt64>.self)
+        place.storeBytes(of: even.highHalf, toByteOffset: 128 * block + 64, as: SIMD4<UInt64>.self)
+        place.storeBytes(of: odd.highHalf, toByteOffset: 128 * block + 96, as: SIMD4<UInt64>.self)
+      }
+    }
+  }
+
+  /// Two words in 64 bits each.
+  @inline(__always)
+  private static func joined(_ first: SIMD8<UInt64>, _ second: SIMD8<UInt64>) -> SIMD8<UInt64> {
+    (first & 0xFFFF_FFFF) | second &<< 32
+  }
+
   /// The keys of the ten rounds: k0 at 2 r, k1 at 2 r + 1.
   @inline(__always)
   private func fillKeys(_ keys: UnsafeMutablePointer<UInt64>) {
@@ -70,11 +95,13 @@ public struct RandomStream: Sendable {
     }
   }
 
-  /// The words of eight successive counters: words 0 and 1 of each in 64 bits, and words 2 and 3.
+  /// The four words of eight successive counters, in the low halves of 64 bits; the high halves hold anything.
   @inline(__always)
-  private func pairs8(_ counter: UInt64, _ keys: UnsafePointer<UInt64>) -> (SIMD8<UInt64>, SIMD8<UInt64>) {
+  private func words8(
+    _ counter: UInt64, _ keys: UnsafePointer<UInt64>
+  ) -> (SIMD8<UInt64>, SIMD8<UInt64>, SIMD8<UInt64>, SIMD8<UInt64>) {
     // Every lane holds one 32-bit word in the low half of 64 bits, so that a product needs one instruction. That looks at low halves
-    // only, so whatever gathers in the high ones is masked away once, at the end.
+    // only, so whatever gathers in the high ones does not matter.
     let low = SIMD8<UInt64>(repeating: 0xFFFF_FFFF)
     let counters = SIMD8<UInt64>(repeating: counter) &+ SIMD8<UInt64>(0, 1, 2, 3, 4, 5, 6, 7)
     var x0 = counters
@@ -89,7 +116,7 @@ public struct RandomStream: Sendable {
       x2 = (p0 &>> 32) ^ x3 ^ SIMD8<UInt64>(repeating: keys[2 * round + 1])
       x3 = p0
     }
-    return ((x0 & low) | x1 &<< 32, (x2 & low) | x3 &<< 32)
+    return (x0, x1, x2, x3)
   }
 }
 

@@ -102,7 +102,7 @@ public struct TallMasks: Sendable {
     for v in 0..<count {
       var votes = SIMD8<Scalar>.zero
       for k in 0..<models { votes += rows.vector(k, v) }
-      let value = Scalar.kept(rows.vector(tau, v), rank: votes, threshold: Scalar(consensus), inclusive: true)
+      let value = Scalar.kept(rows.vector(tau, v), rank: votes, from: Scalar(consensus))
       kept += Scalar.above(Scalar.magnitudes(value, narrow: false), .zero)
       rows.set(tau, v, value)
     }

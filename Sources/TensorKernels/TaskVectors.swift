@@ -13,8 +13,8 @@
 public struct TaskVectorFilter: Sendable {
   public enum Drop: Sendable {
     case none
-    /// Keep where the word is below `limit`.
-    case bernoulli(RandomStream, limit: UInt32)
+    /// Keep where the word is below `limit`, and remember it in the mask.
+    case bernoulli(RandomStream, limit: UInt32, DropMask? = nil)
     /// Keep with a probability that depends on the magnitude's rank.
     case ranked(RandomStream, RankedKeep)
     /// Keep where the block's mask is not 0; the mask begins with the block, and lives as long as the call.
@@ -43,7 +43,7 @@ public struct TaskVectorFilter: Sendable {
   public var isNone: Bool { if case .none = drop, case .none = cut, case .none = ceiling { true } else { false } }
 }
 
-/// One byte per element of a block.
+/// One byte per element of a block: 1 where it stays, 0 where it goes.
 public struct BlockMask: @unchecked Sendable {
   // @unchecked: read by the worker that made it.
   let bytes: UnsafePointer<UInt8>
@@ -157,21 +157,40 @@ public struct TaskVectors: Sendable {
   ) -> SIMD8<Element.Arithmetic> {
     typealias Scalar = Element.Arithmetic
     var total = SIMD8<Scalar>.zero
-    let (models, poisonRow) = (self.models, self.poisonRow)
-    Rows<Scalar>.tiles(Element.self, block.inputs, from: block.from + offset, count: length) { tile, table, byte in
-      let base = Element.load(table[0], byte)
+    let from = block.from + offset
+    let whole = length / 16
+    let base = block.inputs.table[0] + from * Element.size
+    for k in 0..<models {
+      let model = block.inputs.table[k + 1] + from * Element.size
       var (low, high) = (SIMD8<Scalar>.zero, SIMD8<Scalar>.zero)
-      for k in 0..<models {
-        let lanes = Element.load(table[k + 1], byte)
-        let (first, second) = (lanes.low - base.low, lanes.high - base.high)
+      for tile in 0..<whole {
+        let (x, y) = (Element.load(base, tile * 16 * Element.size), Element.load(model, tile * 16 * Element.size))
+        let (first, second) = (y.low - x.low, y.high - x.high)
         rows.set(k, 2 * tile, first)
         rows.set(k, 2 * tile + 1, second)
         low.addProduct(first, SIMD8(repeating: 0))
         high.addProduct(second, SIMD8(repeating: 0))
       }
-      rows.set(poisonRow, 2 * tile, low)
-      rows.set(poisonRow, 2 * tile + 1, high)
       total += low + high
+    }
+    if whole * 16 < length {
+      withPaddedTail(block.inputs, size: Element.size, from: from + whole * 16, count: length - whole * 16) { table in
+        let x = Element.load(table[0], 0)
+        for k in 0..<models {
+          let y = Element.load(table[k + 1], 0)
+          rows.set(k, 2 * whole, y.low - x.low)
+          rows.set(k, 2 * whole + 1, y.high - x.high)
+          total.addProduct(y.low - x.low, SIMD8(repeating: 0))
+          total.addProduct(y.high - x.high, SIMD8(repeating: 0))
+        }
+      }
+    }
+    // A sum of zeros, but for what is not finite: then the places are wanted too.
+    let isPoisoned = laneSum(total) != 0
+    for v in 0..<2 * ((length + 15) / 16) {
+      var poison = SIMD8<Scalar>.zero
+      if isPoisoned { for k in 0..<models { poison.addProduct(rows.vector(k, v), SIMD8(repeating: 0)) } }
+      rows.set(poisonRow, v, poison)
     }
     return total
   }
@@ -183,7 +202,13 @@ public struct TaskVectors: Sendable {
     for (k, filter) in filters.enumerated() {
       switch filter.drop {
       case .none: break
-      case .bernoulli(let stream, let limit): drop(Element.self, rows, k, stream, limit, start, length, vectors)
+      case .bernoulli(let stream, let limit, let mask):
+        if let known = mask?.known(start, paired: Element.isPaired) {
+          drop(rows, k, known, vectors)
+        } else {
+          let wanted = mask?.wanted(start, paired: Element.isPaired)
+          drop(Element.self, rows, k, stream, limit, start, length, vectors, into: wanted)
+        }
       case .ranked(let stream, let keep): drop(Element.self, rows, k, stream, keep, start, length, vectors)
       case .masked(let mask): drop(Element.self, rows, k, mask, start, length)
       }
@@ -212,19 +237,65 @@ public struct TaskVectors: Sendable {
     return words + shift
   }
 
+  /// - Parameter kept: receives the chunk's mask.
   @inline(__always)
   private func drop<Element: KernelElement>(
     _: Element.Type, _ rows: Rows<Element.Arithmetic>, _ k: Int, _ stream: RandomStream, _ limit: UInt32, _ start: Int,
-    _ length: Int, _ vectors: Int
+    _ length: Int, _ vectors: Int, into kept: UnsafeMutablePointer<SIMD8<Int32>>?
   ) {
     typealias Scalar = Element.Arithmetic
-    let words = words(rows, stream, start, length)
-    for tile in 0..<(vectors / 2) {
-      let sixteen = UnsafeRawPointer(words + 16 * tile).loadUnaligned(as: SIMD16<UInt32>.self)
-      let low = Element.isPaired ? sixteen.evenHalf : sixteen.lowHalf
-      let high = Element.isPaired ? sixteen.oddHalf : sixteen.highHalf
-      rows.set(k, 2 * tile, Scalar.kept(rows.vector(k, 2 * tile), word: low, below: limit))
-      rows.set(k, 2 * tile + 1, Scalar.kept(rows.vector(k, 2 * tile + 1), word: high, below: limit))
+    let words = UnsafeMutableRawPointer(rows[wordsRow])
+    order(Element.self, rows, stream, start, length, vectors)
+    for group in 0..<(vectors + 31) / 32 {
+      var bits = SIMD8<Int32>.zero
+      var bit: Int32 = 1
+      for v in 32 * group..<min(32 * group + 32, vectors) {
+        let mask = masks(of: words.load(fromByteOffset: 32 * v, as: SIMD8<UInt32>.self), below: limit)
+        rows.set(k, v, Scalar.kept(rows.vector(k, v), mask: mask))
+        bits |= mask & bit
+        bit &<<= 1
+      }
+      if let kept { kept[group] = bits }
+    }
+  }
+
+  /// The words of a chunk in the order of the row's lanes, in the row of words.
+  @inline(__always)
+  private func order<Element: KernelElement>(
+    _: Element.Type, _ rows: Rows<Element.Arithmetic>, _ stream: RandomStream, _ start: Int, _ length: Int, _ vectors: Int
+  ) {
+    let place = UnsafeMutableRawPointer(rows[wordsRow])
+    let count = 16 * ((length + 15) / 16)
+    if start % 4 == 0 {
+      let words = place.assumingMemoryBound(to: UInt32.self)
+      if Element.isPaired {
+        stream.fillPaired(words, start: start, count: count)
+      } else {
+        stream.fill(words, start: start, count: count)
+      }
+      return
+    }
+    let words = UnsafeRawPointer(words(rows, stream, start, length))
+    for tile in 0..<vectors / 2 {
+      let sixteen = words.loadUnaligned(fromByteOffset: 64 * tile, as: SIMD16<UInt32>.self)
+      place.storeBytes(
+        of: Element.isPaired ? sixteen.evenHalf : sixteen.lowHalf, toByteOffset: 64 * tile, as: SIMD8<UInt32>.self)
+      place.storeBytes(
+        of: Element.isPaired ? sixteen.oddHalf : sixteen.highHalf, toByteOffset: 64 * tile + 32, as: SIMD8<UInt32>.self)
+    }
+  }
+
+  @inline(__always)
+  private func drop<Scalar: ArithmeticScalar>(
+    _ rows: Rows<Scalar>, _ k: Int, _ kept: UnsafePointer<SIMD8<Int32>>, _ vectors: Int
+  ) {
+    for group in 0..<(vectors + 31) / 32 {
+      var bits = kept[group]
+      for v in 32 * group..<min(32 * group + 32, vectors) {
+        let mask = (bits &<< 31) &>> 31
+        rows.set(k, v, Scalar.kept(rows.vector(k, v), mask: mask))
+        bits = bits &>> 1
+      }
     }
   }
 
@@ -247,8 +318,18 @@ public struct TaskVectors: Sendable {
     _: Element.Type, _ rows: Rows<Element.Arithmetic>, _ k: Int, _ mask: BlockMask, _ start: Int, _ length: Int
   ) {
     let row = rows[k]
-    let bytes = mask.bytes + (start - mask.start)
-    for i in 0..<length where bytes[i] == 0 { row[i & ~15 | Element.position(of: i & 15)] = 0 }
+    let bytes = UnsafeRawPointer(mask.bytes + (start - mask.start))
+    for tile in 0..<length / 16 {
+      let sixteen = SIMD16<Int32>(truncatingIfNeeded: bytes.loadUnaligned(fromByteOffset: 16 * tile, as: SIMD16<UInt8>.self))
+      let masks = 0 &- sixteen
+      let low = Element.isPaired ? masks.evenHalf : masks.lowHalf
+      let high = Element.isPaired ? masks.oddHalf : masks.highHalf
+      rows.set(k, 2 * tile, Element.Arithmetic.kept(rows.vector(k, 2 * tile), mask: low))
+      rows.set(k, 2 * tile + 1, Element.Arithmetic.kept(rows.vector(k, 2 * tile + 1), mask: high))
+    }
+    for i in length & ~15..<length where mask.bytes[start - mask.start + i] == 0 {
+      row[i & ~15 | Element.position(of: i & 15)] = 0
+    }
   }
 
   // MARK: - Trim
@@ -268,17 +349,21 @@ public struct TaskVectors: Sendable {
       }
       return
     }
-    let inclusive = dropsBefore >= start + length
-    let limit = SIMD8<Scalar>(repeating: threshold)
+    guard let most = dropsBefore >= start + length ? previous(threshold) : threshold else {
+      for v in 0..<vectors { rows.set(k, v, .zero) }
+      return
+    }
     for v in 0..<vectors {
       let values = rows.vector(k, v)
-      let rank = Scalar.magnitudes(values, narrow: narrow)
-      let kept =
-        inclusive
-        ? Scalar.chosen(values, where: limit, isAbove: rank, else: .zero)
-        : Scalar.chosen(.zero, where: rank, isAbove: limit, else: values)
-      rows.set(k, v, kept)
+      rows.set(k, v, Scalar.kept(values, rank: Scalar.magnitudes(values, narrow: narrow), upTo: most))
     }
+  }
+
+  /// The next lower magnitude, in the type in which they are ranked; nil below 0.
+  @inline(__always)
+  private func previous<Scalar: ArithmeticScalar>(_ magnitude: Scalar) -> Scalar? {
+    guard magnitude > 0 else { return nil }
+    return narrow ? Scalar(Float(magnitude).nextDown) : magnitude.nextDown
   }
 
   @inline(__always)
@@ -296,11 +381,11 @@ public struct TaskVectors: Sendable {
       }
       return
     }
-    let inclusive = tiesBefore >= start + length
+    let least =
+      tiesBefore >= start + length ? threshold : narrow ? Scalar(Float(threshold).nextUp) : threshold.nextUp
     for v in 0..<vectors {
       let values = rows.vector(k, v)
-      let rank = Scalar.magnitudes(values, narrow: narrow)
-      rows.set(k, v, Scalar.kept(values, rank: rank, threshold: threshold, inclusive: inclusive))
+      rows.set(k, v, Scalar.kept(values, rank: Scalar.magnitudes(values, narrow: narrow), from: least))
     }
   }
 }

@@ -10,6 +10,25 @@ import Testing
 
   @Test(
     arguments: [
+      (#"{"vocab_size": 10}"#, #"{"vocab_size": 12}"#), (#"{"a": {"vocab_size": 10}}"#, #"{"a": {"vocab_size": 10}}"#),
+      (
+        #"{"text_config": {"vocab_size": 10}, "vision_config": {"vocab_size": 7}}"#,
+        #"{"text_config": {"vocab_size": 12}, "vision_config": {"vocab_size": 7}}"#
+      ),
+      (
+        #"{"vision_config": {"vocab_size": 7}, "vocab_size": 10, "text_config": {"vocab_size":10}}"#,
+        #"{"vision_config": {"vocab_size": 7}, "vocab_size": 12, "text_config": {"vocab_size":12}}"#
+      ),
+      (#"{"llm_config": {"vocab_size": 10.0}}"#, #"{"llm_config": {"vocab_size": 10.0}}"#), ("{}", "{}"),
+    ])
+  func setsTheVocabulary(before: String, after: String) throws {
+    let edited = try ConfigText.edited(Array(before.utf8), dtype: nil, vocabularySize: 12, source: "config.json")
+    #expect(String(decoding: edited, as: UTF8.self) == after)
+    #expect(try self.edited(before, dtype: nil) == before)
+  }
+
+  @Test(
+    arguments: [
       (#"{"torch_dtype": "float32"}"#, #"{"torch_dtype": "bfloat16"}"#),
       (#"{"dtype":"float16"}"#, #"{"dtype":"bfloat16"}"#),
       (#"{"torch_dtype": "torch.float16", "dtype": "auto"}"#, #"{"torch_dtype": "bfloat16", "dtype": "bfloat16"}"#),

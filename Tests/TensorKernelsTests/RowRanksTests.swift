@@ -4,13 +4,12 @@ import Testing
 
 @Suite struct RowRanksTests {
   private func mask(
-    _ inputs: Inputs, start: Int, count: Int, length: Int, step: Int, p: Double, s: Double, model: Int = 1
+    _ inputs: Inputs, start: Int, count: Int, length: Int, step: Int, p: Double, s: Double, narrow: Bool = true
   ) -> [UInt8] {
     let bytes = GuardedBytes(count: count)
-    RowRanks(probability: p, slope: s, stream: RandomStream(seed: 5, name: "w", model: 3), narrow: true)
+    RowRanks(probability: p, slope: s, length: length, stream: RandomStream(seed: 5, name: "w", model: 3), narrow: narrow)
       .mask(
-        inputs.kernel, model: model, start: start, count: count, length: length, step: step,
-        scratch: RowRanks.Scratch(block: count, row: length),
+        inputs.kernel, model: 1, start: start, count: count, step: step, scratch: RowRanks.Scratch(block: count, row: length),
         into: bytes.start.assumingMemoryBound(to: UInt8.self))
     #expect(bytes.isIntact)
     return bytes.bytes
@@ -22,8 +21,8 @@ import Testing
     let count = 210
     let inputs = Inputs([quarters(count, &random), quarters(count, &random)], dtype)
     let d = inputs.differences[0]
-    for (length, step) in [(35, 1), (7, 5), (1, 1), (210, 1)] {
-      let found = mask(inputs, start: 630, count: count, length: length, step: step, p: 0.5, s: 0.4)
+    for (length, step, narrow) in [(35, 1, true), (35, 1, false), (7, 5, true), (7, 5, false), (1, 1, true), (210, 1, true)] {
+      let found = mask(inputs, start: 630, count: count, length: length, step: step, p: 0.5, s: 0.4, narrow: narrow)
       for slab in stride(from: 0, to: count, by: length * step) {
         for offset in 0..<step {
           let row = (0..<length).map { slab + offset + $0 * step }

@@ -4,7 +4,8 @@ import TensorKernels
 // Exact trimming thresholds of one tensor: a sample of its magnitudes brackets each of them, and sweeps count what is above and
 // inside until a bracket is one magnitude (MagnitudeBrackets.swift). One sweep is the rule for differences of 16-bit models, two for
 // binary32; a tensor that the sample covers needs none beside it.
-// Memory: K * 32768 * 8 bytes of sample for K <= 16 models, K * 32 KB of counters per worker.
+// A model may have two thresholds, of which both are looked for in the same sweeps.
+// Memory: K * 32768 * 8 bytes of sample for K <= 16 models, 32 KB of counters per threshold and worker.
 
 final class BracketSearch {
   private struct Search {
@@ -13,20 +14,22 @@ final class BracketSearch {
     var high: UInt64
   }
 
-  /// Per model what was found; nil: nothing was wanted.
+  /// Per target what was found; nil: nothing was wanted.
   private(set) var found: [FoundThreshold?]
-  /// For which models `cells` holds the elements equal to the threshold.
+  /// For which targets `cells` holds the elements equal to the threshold.
   private(set) var isCounted: [Bool]
   let cells: TieCells
 
   private let stages: TaskVectorStages
+  private let models: Int
   private let elements: Int
   private let narrow: Bool
   private var searches: [Search?]
 
-  /// - Parameter targets: per model; nil: nothing is wanted.
+  /// - Parameter targets: per model, or several for all models in turn; nil: nothing is wanted.
   init(_ stages: TaskVectorStages, targets: [ThresholdTarget?]) {
     self.stages = stages
+    models = stages.settings.models
     elements = stages.tensor.count
     narrow = stages.vectors.narrow
     let largest: UInt64 = narrow ? 0x7FFF_FFFF : 0x7FFF_FFFF_FFFF_FFFF
@@ -43,15 +46,14 @@ final class BracketSearch {
 
   func begin(_ next: @escaping () throws(Failure) -> Step) throws(Failure) -> Step {
     guard searches.contains(where: { $0 != nil }) else { return try next() }
-    let sample = MagnitudeSample(models: searches.count, elements: elements)
-    var sweep = stages.sweep(sums: 0) { vectors, block, _, _ in
-      vectors.addSample(block, to: sample)
-    } next: { (_) throws(Failure) in
-      self.aim(sample)
-      return try self.count(next)
-    }
-    sweep.ranges = sample.ranges
-    return .sweep(sweep)
+    let sample = MagnitudeSample(models: models, elements: elements)
+    return .sweep(
+      stages.sweep(sums: 0, ranges: sample.ranges) { vectors, block, _, _ in
+        vectors.addSample(block, to: sample)
+      } next: { (_) throws(Failure) in
+        self.aim(sample)
+        return try self.count(next)
+      })
   }
 
   /// From the sample's order statistics to brackets, five standard deviations wide on both sides.
@@ -60,7 +62,7 @@ final class BracketSearch {
       guard var search else { continue }
       let rank = search.target.rank
       if sample.isWhole {
-        let known = sample.largest(rank, model: k, narrow: narrow)
+        let known = sample.largest(rank, model: k % models, narrow: narrow)
         conclude(k, known.pattern, above: known.above, equal: known.equal)
         continue
       }
@@ -68,8 +70,8 @@ final class BracketSearch {
       let size = Double(sample.count)
       let spread = 5 * (size * share * (1 - share)).squareRoot() + 8
       let (first, last) = (Int(share * size - spread), Int(share * size + spread) + 1)
-      if first >= 1 { search.high = sample.largest(first, model: k, narrow: narrow).pattern }
-      if last <= sample.count { search.low = sample.largest(last, model: k, narrow: narrow).pattern }
+      if first >= 1 { search.high = sample.largest(first, model: k % models, narrow: narrow).pattern }
+      if last <= sample.count { search.low = sample.largest(last, model: k % models, narrow: narrow).pattern }
       searches[k] = search
     }
   }

@@ -38,7 +38,9 @@ struct Della: MergeMethod {
     merge = try parameters.disjointMerge()
   }
 
-  func scratchBytes(_ tensor: TensorContext) -> Int { DellaStages.scratchBytes(tensor) }
+  func scratchBytes(_ tensor: TensorContext) -> Int {
+    DellaStages.scratchBytes(tensor, rescale: parameters.rescale(before: merge))
+  }
 
   func begin(_ tensor: TensorContext) throws(Failure) -> Step {
     let stages = try DellaStages(parameters, tensor, rescale: parameters.rescale(before: merge))

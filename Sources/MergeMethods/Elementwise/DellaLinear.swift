@@ -25,7 +25,9 @@ struct DellaLinear: MergeMethod {
 
   init(_ parameters: Parameters) throws(Failure) { self.parameters = parameters }
 
-  func scratchBytes(_ tensor: TensorContext) -> Int { DellaStages.scratchBytes(tensor) }
+  func scratchBytes(_ tensor: TensorContext) -> Int {
+    DellaStages.scratchBytes(tensor, rescale: parameters.choice("rescale", as: TaskVectorSettings.Rescale.self))
+  }
 
   func begin(_ tensor: TensorContext) throws(Failure) -> Step {
     let stages = try DellaStages(

@@ -8,7 +8,8 @@ import TensorKernels
 // A row of a matrix is one output's weights; of a tensor of more dimensions, all that has the same first index; a vector is one row.
 // A density of 1 drops nothing, of 0 everything; in between, density +- epsilon must be inside (0, 1).
 // Sweeps: one for the L1 sums, if task vectors are rescaled, and one to write; each ranks a row while it is in cache. Traffic of each:
-// (K + 1) * size bytes per element. Memory: the masks of one block per worker.
+// (K + 1) * size bytes per element. Memory: the masks of one block per worker, or those of the tensor up to 64 MiB, which are then made
+// only once.
 // compat mergekit: rows of a tensor of more than two dimensions run along the second axis, as torch's dim=1 has it.
 // Source: Deep et al., "DELLA-Merging: Reducing Interference in Model Merging through Magnitude-Based Sampling", arXiv:2406.11617.
 
@@ -22,6 +23,24 @@ struct DellaStages {
   /// A row is `length` elements, `step` apart.
   private let length: Int
   private let step: Int
+  /// For all sweeps; nil: each makes its own.
+  private let masks: Masks?
+
+  /// One byte per element of each model. Written by the first sweep, each row by one worker, and read by the second.
+  private final class Masks: @unchecked Sendable {
+    let bytes: UnsafeMutablePointer<UInt8>
+    var isComplete = false
+
+    init(count: Int) { bytes = .allocate(capacity: max(1, count)) }
+
+    deinit { bytes.deallocate() }
+  }
+
+  /// Bytes of the masks that are kept; 0: none.
+  private static func keptMasks(_ tensor: TensorContext, _ rescale: TaskVectorSettings.Rescale) -> Int {
+    let bytes = tensor.modelCount * tensor.count
+    return rescale == .l1 && bytes <= 64 << 20 ? bytes : 0
+  }
 
   init(_ parameters: Parameters, _ tensor: TensorContext, rescale: TaskVectorSettings.Rescale) throws(Failure) {
     self.parameters = parameters
@@ -43,6 +62,8 @@ struct DellaStages {
     } else {
       (length, step) = (max(1, shape.count < 2 ? tensor.count : shape.dropFirst().reduce(1, *)), 1)
     }
+    let kept = Self.keptMasks(tensor, rescale)
+    masks = kept > 0 ? Masks(count: kept) : nil
   }
 
   /// Whole rows, and at least a chunk, so that sums are cut at the same places whatever the blocks are.
@@ -66,21 +87,22 @@ struct DellaStages {
     let seed = UInt64(parameters.integer("random_seed"))
     let ranks = (0..<models).map { k in
       RowRanks(
-        probability: density[k], slope: epsilon[k], stream: RandomStream(seed: seed, name: tensor.name, model: k),
-        narrow: narrow)
+        probability: density[k], slope: epsilon[k], length: length,
+        stream: RandomStream(seed: seed, name: tensor.name, model: k), narrow: narrow)
     }
-    let first = tensor.firstModel
+    let (first, masks, elements) = (tensor.firstModel, self.masks, tensor.count)
     var sweep = Sweep(sums: sums + 1, writes: writes) { block in
       let scratch = RowRanks.Scratch(block: block.count, row: length)
-      withUnsafeTemporaryAllocation(of: UInt8.self, capacity: max(1, models * block.count)) { space in
+      withUnsafeTemporaryAllocation(of: UInt8.self, capacity: masks == nil ? max(1, models * block.count) : 1) { space in
         var vectors = TaskVectors(filters: [TaskVectorFilter](repeating: TaskVectorFilter(), count: models), narrow: narrow)
         for k in 0..<models {
           if density[k] <= 0 { vectors.filters[k].cut = .everything }
           guard density[k] > 0, density[k] < 1 else { continue }
-          let mask = space.baseAddress! + k * block.count
-          ranks[k].mask(
-            block.inputs, model: first + k, start: block.start, count: block.count, length: length, step: step,
-            scratch: scratch, into: mask)
+          let mask = masks.map { $0.bytes + k * elements + block.start } ?? space.baseAddress! + k * block.count
+          if masks?.isComplete != true {
+            ranks[k].mask(
+              block.inputs, model: first + k, start: block.start, count: block.count, step: step, scratch: scratch, into: mask)
+          }
           vectors.filters[k].drop = .masked(BlockMask(bytes: mask, start: block.start))
         }
         let small = TaskVectorBlock(
@@ -88,17 +110,19 @@ struct DellaStages {
         block.sums[0] += run(vectors, small, block, block.sums + 1)
       }
     } next: { (sums) throws(Failure) in
-      try next(sums.dropFirst())
+      masks?.isComplete = true
+      return try next(sums.dropFirst())
     }
     sweep.granule = granule
     return sweep
   }
 
-  /// Bytes of masks, keys and words of one worker's block, which holds one row at least.
-  static func scratchBytes(_ tensor: TensorContext) -> Int {
+  /// Bytes of masks, and of keys and words of one worker's block, which holds one row at least.
+  static func scratchBytes(_ tensor: TensorContext, rescale: TaskVectorSettings.Rescale) -> Int {
     let row = tensor.shape.count < 2 ? tensor.count : tensor.shape.dropFirst().reduce(1, *)
     let block = max(row + KernelGeometry.chunk, 65536)
-    return tensor.modelCount * block + RowRanks.Scratch.bytes(block: block, row: row)
+    let kept = keptMasks(tensor, rescale)
+    return max(kept, tensor.modelCount * block) + RowRanks.Scratch.bytes(block: block, row: row)
   }
 
   // MARK: - Rescale, and write

@@ -6,22 +6,18 @@ import TensorKernels
 //
 // In descending order, equal magnitudes by the lowest index: `outliers` go, `kept` stay, the others go. Where density and gamma add
 // up to more than 1, fewer outliers go: the density holds.
-// One search finds both thresholds of all models (ThresholdSearch.swift): on the first level both read one histogram, then each has
-// its own. Traffic of each sweep: (K + 1) * size bytes per element.
+// One search finds both thresholds of all models (BracketSearch.swift). Traffic of each sweep: (K + 1) * size bytes per element.
 
 final class OutlierSearch {
   private let stages: TaskVectorStages
   private let settings: TaskVectorSettings
   private let models: Int
   private let counts: [(outliers: Int, kept: Int)]
-  /// Entries 0..<K are the lower cuts, K..<2K the upper ones.
-  private let search: ThresholdSearch
 
   init(_ stages: TaskVectorStages) {
     self.stages = stages
     settings = stages.settings
     models = settings.models
-    search = ThresholdSearch(models: 2 * models, narrow: stages.vectors.narrow)
     let settings = self.settings
     counts = (0..<models).map { settings.outliers($0, elements: stages.tensor.count) }
     for (k, count) in counts.enumerated() where count.kept == 0 { stages.vectors.filters[k].cut = .everything }
@@ -29,10 +25,14 @@ final class OutlierSearch {
 
   typealias Next = () throws(Failure) -> Step
 
-  func begin(_ next: @escaping Next) -> Step { histogram(level: 0, pool: CounterPool(count: search.counters), next) }
+  func begin(_ next: @escaping Next) throws(Failure) -> Step {
+    let search = BracketSearch(stages, targets: targets())
+    return try search.begin { () throws(Failure) in try self.ties(search, next) }
+  }
 
   // MARK: - Thresholds
 
+  /// 0..<K are the lower cuts, K..<2K the upper ones.
   private func targets() -> [ThresholdTarget?] {
     let elements = stages.tensor.count
     let lower = counts.map { count in
@@ -43,29 +43,6 @@ final class OutlierSearch {
       count.kept == 0 || count.outliers == 0 ? nil : ThresholdTarget(rank: count.outliers, ties: .fill)
     }
     return lower + upper
-  }
-
-  private func histogram(level: Int, pool: CounterPool, _ next: @escaping Next) -> Step {
-    let levels = search.histogramLevels(level)
-    let (lower, upper) = (Array(levels[..<models]), Array(levels[models...]))
-    let second = models << levels[0].binBits
-    return .sweep(
-      stages.sweep(sums: 0) { vectors, block, _, _ in
-        pool.use { page in
-          if level > 0 { _ = vectors.addHistogram(block, upper, into: page + second) }
-          return vectors.addHistogram(block, lower, into: page)
-        }
-      } next: { (_) throws(Failure) in
-        pool.drain { page in
-          if level > 0 { return self.search.add(page) }
-          var both = [UInt64](repeating: 0, count: self.search.counters)
-          for i in 0..<second { (both[i], both[second + i]) = (page[i], page[i]) }
-          both.withUnsafeBufferPointer { self.search.add($0.baseAddress!) }
-        }
-        self.search.settle(level) { self.targets() }
-        if level + 1 < self.search.levels { return self.histogram(level: level + 1, pool: pool, next) }
-        return try self.ties(next)
-      })
   }
 
   // MARK: - Ties
@@ -79,8 +56,8 @@ final class OutlierSearch {
   }
 
   /// Set the cuts; where they go through equal magnitudes, find out where.
-  private func ties(_ next: @escaping Next) throws(Failure) -> Step {
-    let found = search.found
+  private func ties(_ search: BracketSearch, _ next: @escaping Next) throws(Failure) -> Step {
+    let (found, cells) = (search.found, search.cells)
     let vectors = stages.vectors
     let values = found.map { found in found.map { JSON.double($0.value) } ?? .null }
     stages.entries.append(.init(key: "thresholds", value: .array(Array(values[..<models]))))
@@ -92,8 +69,9 @@ final class OutlierSearch {
       if threshold.keptTies < threshold.equal { open[entry] = threshold.value }
     }
     guard open.contains(where: { $0 != nil }) else { return try next() }
-    let cells = TieCells(models: 2 * models, elements: stages.tensor.count)
-    let (lower, upper) = (Array(open[..<models]), Array(open[models...]))
+    let uncounted = zip(open, search.isCounted).map { $1 ? nil : $0 }
+    guard uncounted.contains(where: { $0 != nil }) else { return place(found, open, cells, vectors, next) }
+    let (lower, upper) = (Array(uncounted[..<models]), Array(uncounted[models...]))
     return .sweep(
       stages.sweep(sums: 0) { [models] _, block, _, _ in
         vectors.addTies(block, lower, into: cells.counts, cells: cells.cells)
@@ -115,17 +93,17 @@ final class OutlierSearch {
     }
     let (lower, upper) = (Array(open[..<models]), Array(open[models...]))
     let (lowerCells, upperCells) = (Array(searched[..<models]), Array(searched[models...]))
-    var sweep = stages.sweep(sums: 0) { [models] _, block, _, _ in
-      vectors.findTies(block, lower, inCells: lowerCells, remaining: cells.remaining, found: cells.found)
-      vectors.findTies(
-        block, upper, inCells: upperCells, remaining: cells.remaining + models, found: cells.found + models)
-      return 0
-    } next: { (_) throws(Failure) in
-      for entry in open.indices where open[entry] != nil { self.set(entry, open[entry]!, ties: cells.found[entry]) }
-      return try next()
-    }
-    sweep.ranges = Set(searched.compactMap { $0 }).sorted().map { $0 * TaskVectors.cell..<($0 + 1) * TaskVectors.cell }
-    return .sweep(sweep)
+    let ranges = Set(searched.compactMap { $0 }).sorted().map { $0 * TaskVectors.cell..<($0 + 1) * TaskVectors.cell }
+    return .sweep(
+      stages.sweep(sums: 0, ranges: ranges) { [models] _, block, _, _ in
+        vectors.findTies(block, lower, inCells: lowerCells, remaining: cells.remaining, found: cells.found)
+        vectors.findTies(
+          block, upper, inCells: upperCells, remaining: cells.remaining + models, found: cells.found + models)
+        return 0
+      } next: { (_) throws(Failure) in
+        for entry in open.indices where open[entry] != nil { self.set(entry, open[entry]!, ties: cells.found[entry]) }
+        return try next()
+      })
   }
 }
 

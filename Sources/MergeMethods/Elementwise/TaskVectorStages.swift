@@ -19,6 +19,10 @@ final class TaskVectorStages {
   var entries: [JSON.Member] = []
   private var rescales: [Double]
   private var shared: GroupThresholds?
+  /// Per model what its random drop has kept; empty where that is more than a sweep should hold.
+  private let drops: [DropMask]
+  /// Bytes of all masks of a tensor, at most.
+  private static let dropBytes = 64 << 20
 
   init(_ settings: TaskVectorSettings, _ tensor: TensorContext) {
     self.settings = settings
@@ -28,19 +32,27 @@ final class TaskVectorStages {
       filters: settings.weights.map { _ in TaskVectorFilter() }, narrow: isGrouped || !tensor.isDouble)
     election = SignElection(settings.elect, zeroSign: 0, factors: settings.weights)
     rescales = settings.weights.map { _ in 1 }
+    drops = Self.bytesOfDrops(settings, tensor) > 0 ? settings.weights.map { _ in DropMask(elements: tensor.count) } : []
     if isGrouped {
       let density = settings.density
       shared = tensor.group!.shared { GroupThresholds(density: density) }
     }
   }
 
-  /// Bytes of the histograms and tie counts of one tensor, at most.
+  private static func bytesOfDrops(_ settings: TaskVectorSettings, _ tensor: TensorContext) -> Int {
+    let bytes = settings.models * DropMask.bytes(elements: tensor.count)
+    // The tensors of a group wait for one another, and would all hold theirs.
+    guard tensor.group == nil else { return 0 }
+    return settings.drop == .bernoulli && settings.keep.contains { $0 < 1 } && bytes <= dropBytes ? bytes : 0
+  }
+
+  /// Bytes of the masks, histograms and tie counts of one tensor, at most.
   static func scratchBytes(_ settings: TaskVectorSettings, _ tensor: TensorContext) -> Int {
-    var bytes = 0
+    var bytes = bytesOfDrops(settings, tensor)
     if settings.trims {
       let cuts = settings.models * (settings.gamma == nil ? 1 : 2)
       bytes +=
-        settings.scope == .tensor && settings.gamma == nil
+        settings.scope == .tensor
         ? BracketSearch.bytes(models: cuts, elements: tensor.count)
         : 3 * ThresholdSearch.bytes(models: cuts) + cuts * (tensor.count / TaskVectors.cell + 1) * 8
     }
@@ -61,7 +73,7 @@ final class TaskVectorStages {
     for k in 0..<settings.models {
       if settings.density[k] == 0 { vectors.filters[k].cut = .everything }
       guard settings.drop == .bernoulli, let limit = RandomStream.limit(keeping: settings.keep[k]) else { continue }
-      vectors.filters[k].drop = .bernoulli(stream(k), limit: limit)
+      vectors.filters[k].drop = .bernoulli(stream(k), limit: limit, drops.isEmpty ? nil : drops[k])
     }
     return try rank { () throws(Failure) in
       try self.sumBeforeTrim { () throws(Failure) in
@@ -82,18 +94,21 @@ final class TaskVectorStages {
   }
 
   /// A sweep of this tensor's filtered task vectors: `run` adds to the sums from 1 on and returns the poison.
+  /// - Parameter ranges: the stretches to look at; nil: the whole tensor.
   func sweep(
-    sums: Int, writes: Bool = false, pools: Bool = false,
+    sums: Int, writes: Bool = false, pools: Bool = false, ranges: [Range<Int>]? = nil,
     _ run: @escaping (_ vectors: TaskVectors, TaskVectorBlock, Block, _ sums: UnsafeMutablePointer<Double>) -> Double,
     next: @escaping (ArraySlice<Double>) throws(Failure) -> Step
   ) -> Sweep {
     let vectors = self.vectors
     var sweep = Sweep(sums: sums + 1, writes: writes) { block in
       block.sums[0] += run(vectors, self.block(block), block, block.sums + 1)
-    } next: { (sums) throws(Failure) in
-      try next(sums.dropFirst())
+    } next: { [drops] (sums) throws(Failure) in
+      if ranges == nil { for drop in drops { drop.complete() } }
+      return try next(sums.dropFirst())
     }
     sweep.pools = pools
+    sweep.ranges = ranges
     return sweep
   }
 
@@ -164,7 +179,7 @@ final class TaskVectorStages {
 
   private func trim(_ next: @escaping () throws(Failure) -> Step) throws(Failure) -> Step {
     guard settings.trims else { return try next() }
-    if settings.gamma != nil { return OutlierSearch(self).begin(next) }
+    if settings.gamma != nil { return try OutlierSearch(self).begin(next) }
     guard let shared else {
       let search = BracketSearch(
         self, targets: (0..<settings.models).map { settings.target($0, elements: tensor.count) })
@@ -248,17 +263,17 @@ final class TaskVectorStages {
     }
     let wanted = Set(searched.compactMap { $0 }).sorted()
     guard !wanted.isEmpty else { return try next() }
-    var sweep = sweep(sums: 0) { _, block, _, _ in
-      whole.findTies(block, open, inCells: searched, remaining: cells.remaining, found: cells.found)
-      return 0
-    } next: { (_) throws(Failure) in
-      for k in searched.indices where searched[k] != nil {
-        self.vectors.filters[k].cut = .below(threshold: open[k]!, tiesBefore: cells.found[k])
-      }
-      return try next()
-    }
-    sweep.ranges = wanted.map { $0 * TaskVectors.cell..<($0 + 1) * TaskVectors.cell }
-    return .sweep(sweep)
+    let ranges = wanted.map { $0 * TaskVectors.cell..<($0 + 1) * TaskVectors.cell }
+    return .sweep(
+      sweep(sums: 0, ranges: ranges) { _, block, _, _ in
+        whole.findTies(block, open, inCells: searched, remaining: cells.remaining, found: cells.found)
+        return 0
+      } next: { (_) throws(Failure) in
+        for k in searched.indices where searched[k] != nil {
+          self.vectors.filters[k].cut = .below(threshold: open[k]!, tiesBefore: cells.found[k])
+        }
+        return try next()
+      })
   }
 
   // MARK: - Election

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 from . import _abi, hub
 from ._lib import c_path, c_text, call, lib, text
 from ._values import check_int32, parse_size, to_json
+from ._vocabulary import resolve
 from .plans import Plan
 from .recipes import Recipe
 
@@ -81,9 +82,11 @@ class Job:
 
     def __init__(self, recipe: Recipe, output: str | os.PathLike[str] | None, options: JobOptions) -> None:
         hub.fetch(hub.references(recipe.value))
+        # The tokenizer files that the library is told to write have to be there until the job has run.
+        value, self._files = resolve(recipe.value, options.strict)
         self._create(
             "sp_job_create",
-            to_json(recipe.value, "", "SP_E_RECIPE"),
+            to_json(value, "", "SP_E_RECIPE"),
             None if output is None else c_path(output),
             options=options.struct(recipe.text),
         )
@@ -100,6 +103,7 @@ class Job:
         """A job that rebuilds a task model; see `stockpot.reconstruct`."""
         hub.fetch(os.fsdecode(path) for path in (merged, correction, base) if path is not None)
         job = cls.__new__(cls)
+        job._files = None
         job._create(
             "sp_job_create_reconstruction",
             c_path(merged),
@@ -142,6 +146,8 @@ class Job:
 
     def __exit__(self, *_: object) -> None:
         self._free()
+        if self._files is not None:
+            self._files.cleanup()
 
     def plan(self) -> Plan:
         """What the job will do."""

@@ -20,7 +20,7 @@ from reference.arrays import AnyArray, read_checkpoint
 from . import library, mapping, threshold_ties
 from .compare import disagreement
 
-LATER_KEYS = ("slices", "modules", "tokenizer", "tokenizer_source", "chat_template")
+LATER_KEYS = ("slices", "modules")
 """Keys of a recipe that arrive with the issue 'Recipes'."""
 
 PEER_FILES = {"README.md", "mergekit_config.yml"}

@@ -35,15 +35,19 @@ class Result(NamedTuple):
 
 
 def run(folder: Path, only: Sequence[str] = ()) -> Iterator[Result]:
-    """Run every case of a golden set whose method is among `only` (none: all)."""
+    """Run every case of a golden set whose method is among `only`, or whose id begins so (none: all)."""
     manifest = read_manifest(folder)
     backend = Library()
     for entry in manifest["cases"]:
-        if not only or entry["method"] in only:
+        if _is_wanted(entry, only):
             yield _result(entry, lambda entry: _tensor_case(folder, entry, backend))
     for entry in manifest["model_cases"]:
-        if not only or entry["method"] in only:
+        if _is_wanted(entry, only):
             yield _result(entry, lambda entry: models.evaluate(folder, entry))
+
+
+def _is_wanted(entry: Mapping[str, Any], only: Sequence[str]) -> bool:
+    return not only or entry["method"] in only or any(str(entry["id"]).startswith(name) for name in only if "-" in name)
 
 
 def _tensor_case(folder: Path, entry: Mapping[str, Any], backend: Library) -> list[str]:
@@ -80,7 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run from the command line; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0] if __doc__ else None)
     parser.add_argument("folder", type=Path, metavar="DIR", help="golden set: a folder with manifest.json")
-    parser.add_argument("--only", default="", help="methods to run, separated by commas (default: all)")
+    parser.add_argument(
+        "--only", default="", help="methods or beginnings of ids (with a dash), separated by commas (default: all)"
+    )
     options = parser.parse_args(arguments)
     only = [name.strip() for name in options.only.split(",") if name.strip()]
     if not (options.folder / "manifest.json").is_file():
