@@ -332,7 +332,8 @@ void sp_method_free(sp_method *method);
 /* ---- Checkpoints -------------------------------------------------------------------------------------------------------- */
 
 /** A checkpoint opened for reading: a folder with model.safetensors.index.json, a folder with *.safetensors files, a single
- *  .safetensors file, or org/name[@revision] of the local Hugging Face cache. Immutable: any number of threads may read it. */
+ *  .safetensors file, the same with files of torch.save, or org/name[@revision] of the local Hugging Face cache. Immutable: any
+ *  number of threads may read it. */
 typedef struct sp_checkpoint sp_checkpoint;
 
 typedef struct sp_tensor_info {

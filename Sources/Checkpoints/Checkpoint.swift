@@ -4,8 +4,8 @@ import TensorKernels
 /// A checkpoint opened for reading: every header read and proved, no tensor read yet.
 ///
 /// It is a folder with `model.safetensors.index.json` (exactly the files the index names are read), a folder with
-/// `model.safetensors`, a folder with other `*.safetensors` files (all of them), or one such file. Any number of threads may
-/// read from it.
+/// `model.safetensors`, a folder with other `*.safetensors` files (all of them), or one such file; where there are none, the same
+/// with PyTorch's files (`TorchArchive`). Any number of threads may read from it.
 public final class Checkpoint: @unchecked Sendable {
   // @unchecked: all of it is immutable but the table of open files, which has its own lock.
 
@@ -35,7 +35,13 @@ public final class Checkpoint: @unchecked Sendable {
     var records: [TensorRecord] = []
     var metadata: [(key: String, value: String)] = []
     for index in found.paths.indices {
-      let header = try SafetensorsHeader(reading: try openFiles.file(index), index: index)
+      let file = try openFiles.file(index)
+      let isArchive = try TorchArchive.isOne(file)
+      if isArchive || CheckpointFiles.isTorch(file.path) {
+        records += try TorchArchive(reading: file, index: index).tensors
+        continue
+      }
+      let header = try SafetensorsHeader(reading: file, index: index)
       if index == 0 { metadata = header.metadata }
       records += header.tensors
     }
@@ -53,7 +59,7 @@ public final class Checkpoint: @unchecked Sendable {
       totalBytes = sum
     }
     if let fileOfTensor = found.fileOfTensor {
-      try Checkpoint.check(records, positions, against: fileOfTensor, found.paths)
+      try Checkpoint.check(records, positions, against: fileOfTensor, found.paths, found.indexPath ?? "")
     }
 
     self.path = path
@@ -160,9 +166,9 @@ public final class Checkpoint: @unchecked Sendable {
 
   /// The index and the files must name the same tensors in the same places.
   private static func check(
-    _ records: [TensorRecord], _ positions: [String: Int], against fileOfTensor: [String: Int], _ paths: [String]
+    _ records: [TensorRecord], _ positions: [String: Int], against fileOfTensor: [String: Int], _ paths: [String],
+    _ index: String
   ) throws(Failure) {
-    let index = joined(FileSystem.directory(of: paths[0]), CheckpointFiles.indexName)
     for record in records {
       guard let expected = fileOfTensor[record.name] else {
         throw Failure(.format, "\(paths[record.file]) holds tensor \(quoted(record.name)), which \(index) does not name")

@@ -1,10 +1,15 @@
 import JSON
 import Platform
 
-/// Which safetensors files make up the checkpoint at a path, and what its index says of them.
+/// Which safetensors files, or PyTorch files where there are none, make up the checkpoint at a path, and what its index says of them.
 struct CheckpointFiles {
   static let indexName = "model.safetensors.index.json"
   static let singleName = "model.safetensors"
+  private static let torchIndexName = "pytorch_model.bin.index.json"
+  private static let torchSingleName = "pytorch_model.bin"
+  private static let torchSuffixes = [".bin", ".pt", ".pth", ".ckpt"]
+  /// What training leaves beside the weights.
+  private static let trainingStates = ["optimizer", "scheduler", "scaler", "rng_state", "training_args", "random_states"]
   private static let longestIndex = 100_000_000
 
   /// The folder the files lie in; nil for a single file.
@@ -13,6 +18,7 @@ struct CheckpointFiles {
   let paths: [String]
   /// From the index: the number of the file of each tensor. Nil without an index.
   let fileOfTensor: [String: Int]?
+  let indexPath: String?
 
   init(path: String) throws(Failure) {
     switch FileSystem.kind(path) {
@@ -32,8 +38,9 @@ struct CheckpointFiles {
     }
   }
 
-  private init(folder: String?, paths: [String], fileOfTensor: [String: Int]?) {
+  private init(folder: String?, paths: [String], fileOfTensor: [String: Int]?, indexPath: String? = nil) {
     self.folder = folder
+    self.indexPath = indexPath
     self.paths = paths
     self.fileOfTensor = fileOfTensor
   }
@@ -46,7 +53,13 @@ struct CheckpointFiles {
     }
     var weights = names.filter { $0.hasSuffix(".safetensors") && !$0.hasPrefix(".") }
     if weights.contains(CheckpointFiles.singleName) { weights = [CheckpointFiles.singleName] }
-    guard !weights.isEmpty else { throw CheckpointFiles.nothing(in: folder, names) }
+    if weights.isEmpty {
+      if names.contains(CheckpointFiles.torchIndexName) {
+        try self.init(folder: folder, index: joined(folder, CheckpointFiles.torchIndexName))
+        return
+      }
+      weights = try CheckpointFiles.torchFiles(in: folder, names)
+    }
     try CheckpointFiles.checkSeries(weights, in: folder)
     self.init(folder: folder, paths: weights.map { joined(folder, $0) }, fileOfTensor: nil)
   }
@@ -82,7 +95,7 @@ struct CheckpointFiles {
     for (tensor, file) in entries where fileOfTensor.updateValue(numbers[file] ?? 0, forKey: tensor) != nil {
       throw CheckpointFiles.lookalike(tensor, in: index)
     }
-    self.init(folder: folder, paths: files.map { joined(folder, $0) }, fileOfTensor: fileOfTensor)
+    self.init(folder: folder, paths: files.map { joined(folder, $0) }, fileOfTensor: fileOfTensor, indexPath: index)
   }
 
   /// Two names of different bytes that Unicode holds to be the same text, as Swift's dictionaries do.
@@ -90,13 +103,31 @@ struct CheckpointFiles {
     Failure(.format, "\(path) has two tensors called \(quoted(name)), spelled with different Unicode; rename one of them")
   }
 
-  private static func nothing(in folder: String, _ names: [String]) -> Failure {
-    let other = names.first { name in [".bin", ".pt", ".pth", ".ckpt", ".gguf"].contains { name.hasSuffix($0) } }
-    if let other {
-      return Failure(
-        .format, "\(folder) has no safetensors files, but \(quoted(other)): convert the model to safetensors first")
+  /// Is a file by its name one of PyTorch's?
+  static func isTorch(_ name: String) -> Bool { torchSuffixes.contains { name.hasSuffix($0) } }
+
+  /// PyTorch's weights: pytorch_model.bin, one other file, or a numbered series.
+  private static func torchFiles(in folder: String, _ names: [String]) throws(Failure) -> [String] {
+    if names.contains(torchSingleName) { return [torchSingleName] }
+    let found = names.filter { name in
+      isTorch(name) && !name.hasPrefix(".")
+        && !trainingStates.contains { name.hasPrefix($0) }
     }
-    return Failure(.notFound, "\(folder) has no checkpoint: neither \(indexName) nor \(singleName) nor any *.safetensors file")
+    guard !found.isEmpty else {
+      if let other = names.first(where: { $0.hasSuffix(".gguf") }) {
+        throw Failure(
+          .format, "\(folder) has no safetensors files, but \(quoted(other)): convert the model to safetensors first")
+      }
+      throw Failure(
+        .notFound, "\(folder) has no checkpoint: neither \(indexName) nor \(singleName) nor any *.safetensors file")
+    }
+    guard found.count == 1 || Set(found.map { series(of: $0)?.pattern ?? $0 }).count == 1 else {
+      throw Failure(
+        .format,
+        "\(folder) has no safetensors files, and \(found.count) files of PyTorch, \(quoted(found[0])) and \(quoted(found[1])) "
+          + "among them: give the path of the one that holds the weights")
+    }
+    return found
   }
 
   /// Without an index nothing else would tell that a shard of model-00001-of-00003.safetensors and so on is missing.
@@ -115,7 +146,8 @@ struct CheckpointFiles {
 
   /// "model-00001-of-00003.safetensors" belongs to the 3 files of "model-of-00003".
   private static func series(of name: String) -> (pattern: String, total: Int)? {
-    let parts = name.dropLast(".safetensors".count).split(separator: "-", omittingEmptySubsequences: false)
+    let stem = name.split(separator: ".", omittingEmptySubsequences: false).dropLast().joined(separator: ".")
+    let parts = stem.split(separator: "-", omittingEmptySubsequences: false)
     guard parts.count >= 3, parts[parts.count - 2] == "of", let total = Int(parts[parts.count - 1]),
       Int(parts[parts.count - 3]) != nil
     else { return nil }

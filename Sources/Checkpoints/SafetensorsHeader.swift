@@ -50,7 +50,7 @@ public struct SafetensorsHeader: Sendable {
   static func length(_ start: [UInt8], fileSize: Int, path: String) throws(Failure) -> Int {
     let length = start.prefix(8).reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
     if length > UInt64(maximumLength) || length > UInt64(fileSize - 8) {
-      if let other = otherFormat(start) { throw Failure(.format, "\(path) is \(other)") }
+      if let other = otherFormat(start, path) { throw Failure(.format, "\(path) is \(other)") }
     }
     guard length <= UInt64(maximumLength) else {
       throw Failure(.format, "\(path) claims a header of \(length) bytes, more than safetensors allows: it is not such a file")
@@ -62,11 +62,11 @@ public struct SafetensorsHeader: Sendable {
   }
 
   /// What people take for safetensors files.
-  private static func otherFormat(_ start: [UInt8]) -> String? {
+  static func otherFormat(_ start: [UInt8], _ path: String) -> String? {
     if start.elementsEqual("version ".utf8) { return "a Git LFS pointer, not the weights; run git lfs pull" }
     if start.starts(with: "GGUF".utf8) { return "a GGUF file; convert it to safetensors" }
-    if start.starts(with: "PK".utf8) || start.starts(with: [0x80, 0x02]) {
-      return "a PyTorch pickle; convert it to safetensors"
+    if start.starts(with: [0x80]) {
+      return "a bare pickle, as PyTorch wrote them before version 1.6; \(TorchArchive.conversion(of: path))"
     }
     return nil
   }

@@ -127,7 +127,7 @@ import Testing
     expectRefused(.notFound, "model.safetensors.index.json", "*.safetensors", folder.path)
   }
 
-  @Test(arguments: ["pytorch_model-00001-of-00002.bin", "consolidated.00.pt", "model.ckpt", "model-Q4.gguf", "weights.pth"])
+  @Test(arguments: ["pytorch_model.bin", "consolidated.00.pt", "model.ckpt", "model-Q4.gguf", "weights.pth"])
   func otherFormatsAreNamed(file: String) throws {
     try folder.write("x", to: file)
     expectRefused(.format, file, "convert", "safetensors")

@@ -97,7 +97,7 @@ import Testing
   @Test func mistakenFilesAreNamed() throws {
     try expectRefused(Array("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n".utf8), "git lfs pull")
     try expectRefused(Array("GGUF\u{3}\0\0\0\0\0\0\0\0\0\0\0".utf8), "GGUF", "convert")
-    try expectRefused(Array("PK\u{3}\u{4}\0\0\u{8}\u{8}\0\0\0\0\0\0".utf8), "PyTorch pickle", "convert")
+    try expectRefused([0x80, 2, 0x8A, 10] + [UInt8](repeating: 0xFC, count: 12), "bare pickle", "convert")
   }
 
   // MARK: - The JSON
