@@ -126,6 +126,7 @@ class Job:
         """A job that makes a LoRA adapter; see `stockpot.extract_lora`."""
         hub.fetch(os.fsdecode(path) for path in (base, model))
         job = cls.__new__(cls)
+        job._files = None
         job._create(
             "sp_job_create_lora_extraction",
             c_path(base),
