@@ -12,6 +12,7 @@ import pytest
 
 import stockpot as sp
 from checkpoint_files import read_safetensors, write_folder
+from stockpot._tables import plan_text
 
 pytestmark = pytest.mark.usefixtures("library")
 
@@ -149,6 +150,7 @@ def test_the_plan_says_what_is_reindexed(two: list[Path]) -> None:
             {"path": b, "own": 12, "filled": 0, "zero": 0},
         ],
     }
+    assert f"12 rows of {HEAD}, {EMBED}" in plan_text(plan)
     shapes = {tensor["name"]: tensor["shape"] for tensor in plan.tensors}
     assert shapes[EMBED] == shapes[HEAD] == [12, WIDTH]
     assert shapes["model.layers.0.mlp.weight"] == [WIDTH, WIDTH]

@@ -98,7 +98,11 @@ def _plan_text(plan: Plan, tensors: bool) -> str:
         facts.insert(0, ("output", str(plan.output)))
     if plan.donor:
         facts.append(("config from", plan.donor))
-    for label, key in (("also copied", "carried"), ("left behind", "left")):
+    vocabulary = plan.get("vocabulary")
+    if vocabulary:
+        padding = f" ({vocabulary['padding']} of padding)" if vocabulary["padding"] else ""
+        facts.append(("vocabulary", f"{vocabulary['size']} rows{padding} of {_listed(vocabulary['tensors'])}"))
+    for label, key in (("also copied", "carried"), ("also written", "written"), ("left behind", "left")):
         names = [str(name) for name in side.get(key) or ()]
         if names:
             facts.append((label, _listed(names)))
