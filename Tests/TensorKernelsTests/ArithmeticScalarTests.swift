@@ -137,15 +137,32 @@ import Testing
   private func checkKept<Scalar: ArithmeticScalar>(_: Scalar.Type) {
     let values = SIMD8<Scalar>(-3, -2, -1, -0.0, 0, 1, 2, 3)
     let rank = Scalar.magnitudes(values, narrow: false)
-    #expect(Scalar.kept(values, rank: rank, threshold: 2, inclusive: true) == SIMD8(-3, -2, 0, 0, 0, 0, 2, 3))
-    #expect(Scalar.kept(values, rank: rank, threshold: 2, inclusive: false) == SIMD8(-3, 0, 0, 0, 0, 0, 0, 3))
-    let zeros = Scalar.kept(values, rank: rank, threshold: 0, inclusive: true)
+    #expect(Scalar.kept(values, rank: rank, from: 2) == SIMD8(-3, -2, 0, 0, 0, 0, 2, 3))
+    #expect(Scalar.kept(values, rank: rank, from: Scalar(2).nextUp) == SIMD8(-3, 0, 0, 0, 0, 0, 0, 3))
+    #expect(Scalar.kept(values, rank: rank, upTo: 2) == SIMD8(0, -2, -1, 0, 0, 1, 2, 0))
+    #expect(Scalar.kept(values, rank: rank, upTo: Scalar(2).nextDown) == SIMD8(0, 0, -1, 0, 0, 1, 0, 0))
+    let zeros = Scalar.kept(values, rank: rank, from: 0)
     #expect(zeros == values && zeros[3].sign == .minus)
     let words = SIMD8<UInt32>(0, 1, 0x7FFF_FFFF, 0x8000_0000, 0x8000_0001, 0xFFFF_FFFE, 0xFFFF_FFFF, 16_777_217)
     for limit in [0, 1, 2, 16_777_217, 16_777_218, 0x8000_0000, 0x8000_0001, 0xFFFF_FFFF] as [UInt32] {
-      let kept = Scalar.kept(SIMD8(repeating: 9), word: words, below: limit)
+      let kept = Scalar.kept(SIMD8(repeating: 9), mask: masks(of: words, below: limit))
       for i in 0..<8 { #expect(kept[i] == (words[i] < limit ? 9 : 0), "\(words[i]) below \(limit)") }
     }
+  }
+
+  private func checkCounts<Scalar: ArithmeticScalar>(_: Scalar.Type) {
+    let values = SIMD8<Scalar>(-3, -2, .leastNonzeroMagnitude, -0.0, 0, 1, .infinity, -.greatestFiniteMagnitude)
+    let ones = SIMD8<Scalar.Count>(repeating: 1)
+    #expect(Scalar.counting(ones, values) == SIMD8(2, 2, 2, 1, 1, 2, 2, 2))
+    let ranks = Scalar.magnitudes(values, narrow: false)
+    let below = Scalar.below(ranks, SIMD8(repeating: 2))
+    #expect(below == SIMD8(0, 0, 1, 1, 1, 1, 0, 0))
+    #expect(Scalar.bytes(below) == 0x0000_0101_0101_0000)
+  }
+
+  @Test func whatIsNotZeroAndWhatIsBelowIsCounted() {
+    checkCounts(Float.self)
+    checkCounts(Double.self)
   }
 
   @Test func whatIsKeptIsAboveTheThresholdOrItsWordBelowTheLimit() {
