@@ -338,3 +338,28 @@ def test_unknown_keys_warn_or_are_refused(three: list[Path]) -> None:
     assert any("unknown key 'sources'" in warning for warning in sp.plan(value).warnings)
     with pytest.raises(sp.RecipeError, match="unknown key 'sources'"):
         sp.plan(value, strict=True)
+
+
+def test_tokenizers_of_models_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """org/name and org/name@revision are looked up where the library finds their weights."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    cached = tmp_path / "hub" / "models--org--chat"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text(commit)
+    (cached / "snapshots" / commit).mkdir(parents=True)
+    write(cached / "snapshots" / commit, word_level(["salt", "pepper"]), 1)
+    (tmp_path / "plain").mkdir()
+    plain = write(tmp_path / "plain", word_level(["salt"]), 2)
+    for number, model in enumerate(
+        ["org/chat", f"org/chat@{commit[:12]}", {"model": {"path": "org/chat", "revision": "main"}}]
+    ):
+        value = {"merge_method": "linear", "tokenizer_source": "union", "models": [
+            {"model": str(plain), "parameters": {"weight": 1.0}}, {"model": model, "parameters": {"weight": 1.0}}
+        ]}  # fmt: skip
+        out = tmp_path / f"out{number}"
+        sp.merge(value, out, progress=False)
+        assert set(vocabulary_of(out)) == {*SPECIALS, "salt", "pepper"}
+    with pytest.raises(sp.NotFoundError, match="org/none"):
+        sp.merge({**recipe([plain]), "tokenizer_source": "org/none"}, tmp_path / "none", progress=False)

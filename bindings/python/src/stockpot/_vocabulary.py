@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from . import _tokenizers
+from . import _tokenizers, checkpoints
 from ._tokenizers import ModelTokenizer
 from .errors import error_for
 
@@ -87,6 +87,8 @@ def reference(value: Any) -> str:
     if isinstance(value, str) and value:
         return value
     if isinstance(value, Mapping):
+        if isinstance(value.get("path"), str) and value.get("revision") is not None:
+            return f"{value['path']}@{value['revision']}"
         for key in ("model", "path"):
             if value.get(key) is not None:
                 return reference(value[key])
@@ -220,9 +222,18 @@ def _is_compatible(value: Mapping[str, Any]) -> bool:
 
 
 def local_folder(model: str) -> Path:
-    """The folder of a model reference, whose adapter and revision do not matter to its tokenizer."""
-    path = Path(model)
-    return path if path.exists() else Path(model.split("+", 1)[0].split("@", 1)[0])
+    """The folder of a model reference, whose adapter does not matter to its tokenizer.
+
+    Raises:
+        NotFoundError: it is neither a local path nor in the Hugging Face cache.
+    """
+    if Path(model).exists():
+        return Path(model)
+    base = model.split("+", 1)[0]
+    if Path(base).exists():
+        return Path(base)
+    with checkpoints.open(base) as found:  # the library knows the cache
+        return found.files[0].parent
 
 
 def _tokenizers_of(models: Sequence[str], notes: list[str]) -> dict[str, ModelTokenizer]:
@@ -230,8 +241,6 @@ def _tokenizers_of(models: Sequence[str], notes: list[str]) -> dict[str, ModelTo
     found: dict[str, ModelTokenizer] = {}
     for model in models:
         folder = local_folder(model)
-        if not folder.exists():
-            raise error_for("SP_E_NOT_FOUND", f"there is no model {model}, whose tokenizer the recipe needs")
         if _tokenizers.has_tokenizer(folder):
             found[model] = ModelTokenizer(folder)
         elif model == models[0]:
