@@ -15,8 +15,8 @@ from click.testing import CliRunner, Result
 
 import stockpot as sp
 from checkpoint_files import Models, encode, read_safetensors, write_safetensors
-from stockpot._options import WITHOUT_MEANING
 from stockpot.cli import main
+from stockpot.commands._options import WITHOUT_MEANING
 
 
 def run(*arguments: Any) -> Result:

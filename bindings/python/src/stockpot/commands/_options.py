@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
@@ -119,3 +119,97 @@ def cache(context: click.Context, option: click.Parameter, value: str | None) ->
     """Look for models of the Hugging Face hub in this folder."""
     if value is not None:
         os.environ["HF_HUB_CACHE"] = value
+
+
+def _forbid_fetching(context: click.Context, option: click.Parameter, offline: bool) -> None:
+    if offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+OFFLINE: Final[dict[str, Any]] = {
+    "is_flag": True,
+    "expose_value": False,
+    "callback": _forbid_fetching,
+    "help": "Fetch nothing: models are local paths, or in the Hugging Face cache.",
+}
+offline_option = click.option("--offline", **OFFLINE)
+
+
+job_options = group(
+    "How it is run",
+    (
+        (
+            ("--threads", "-j", "--num-threads"),
+            {"type": click.IntRange(min=0), "default": 0, "help": "Workers; 0 for the usable CPUs."},
+        ),
+        (("--max-memory",), {"metavar": "SIZE", "help": "Most bytes of buffers, such as 2GiB."}),
+        (
+            ("--shard-size", "--out-shard-size"),
+            {"metavar": "SIZE", "callback": shard_size, "help": "Bytes of a shard, such as 500MB; default 5GB."},
+        ),
+        (
+            ("--transformers-cache",),
+            {
+                "metavar": "PATH",
+                "expose_value": False,
+                "callback": cache,
+                "help": "The Hugging Face cache to look in; default: its own place.",
+            },
+        ),
+        (("--offline",), OFFLINE),
+    ),
+)
+"""The options that `merge` and `plan` share."""
+
+
+method_options = group(
+    "Instead of a recipe",
+    (
+        (("--method",), {"metavar": "NAME", "help": "Merge method: see `stockpot methods`."}),
+        (("--base",), {"metavar": "PATH", "help": "The base model."}),
+        (
+            ("-p", "--parameter", "parameters"),
+            {
+                "metavar": "NAME=VALUE",
+                "multiple": True,
+                "help": "A parameter of the method, such as solver=qp or weight=[.3,.7]. Repeatable.",
+            },
+        ),
+    ),
+)
+
+
+override_options = group(
+    "What is merged",
+    (
+        (
+            ("--set", "assignments"),
+            {
+                "metavar": "PATH=VALUE",
+                "multiple": True,
+                "help": "Set a value, such as parameters.t=0.4 or models.0.parameters.weight=0.3. Repeatable.",
+            },
+        ),
+        (
+            ("--dtype",),
+            {"metavar": "NAME", "help": "Element type of the output; default: the recipe's, else the base's."},
+        ),
+        (
+            ("--random-seed",),
+            {"type": click.IntRange(min=0), "help": "Seed of methods that draw; default: the recipe's, else 0."},
+        ),
+        (
+            ("--tensor-union", "tensor_set"),
+            {
+                "flag_value": "union",
+                "help": "The output has the tensors of all models, merged from those that have them.",
+            },
+        ),
+        (
+            ("--tensor-intersection", "tensor_set"),
+            {"flag_value": "intersection", "help": "The output has only tensors that all models have."},
+        ),
+        (("--strict",), {"is_flag": True, "help": "Unknown keys and parameters are errors, not warnings."}),
+    ),
+)
+"""Options that change the recipe, or how it is read."""
