@@ -90,11 +90,11 @@ def iso_c(problem: Problem) -> Array:
 
 
 def tsvm(problem: Problem) -> Array:
-    """The task vector of TSVM; singular values of the stacked vectors below 1e-3 of the largest are left out."""
+    """The task vector of TSVM; singular values of the stacked vectors below 1e-6 of the largest are left out."""
     k = min(problem.base.shape) // len(problem.models)
     parts = [svd(model - problem.base) for model in problem.models]
-    left = polar(np.concatenate([u[:, :k] for u, _, _ in parts], axis=1), 1e-3)
-    right = polar(np.concatenate([vt[:k] for _, _, vt in parts]), 1e-3)
+    left = polar(np.concatenate([u[:, :k] for u, _, _ in parts], axis=1))
+    right = polar(np.concatenate([vt[:k] for _, _, vt in parts]))
     sigma = np.concatenate([s[:k] for _, s, _ in parts])
     result: Array = (left * sigma) @ right
     return result
@@ -206,8 +206,8 @@ def iso_c():
 def tsvm():
     k = r // models
     parts = [svd(delta) for delta in deltas()]
-    left = polar(torch.cat([u[:, :k] for u, _, _ in parts], 1), 1e-3)
-    right = polar(torch.cat([v[:k] for _, _, v in parts]), 1e-3)
+    left = polar(torch.cat([u[:, :k] for u, _, _ in parts], 1))
+    right = polar(torch.cat([v[:k] for _, _, v in parts]))
     return (left * torch.cat([s[:k] for _, s, _ in parts])) @ right
 
 
