@@ -310,11 +310,11 @@ extension Double: ArithmeticScalar {
   }
 }
 
-/// All bits of a lane where `word` is below `limit`, else none: the borrow of the difference, since an unsigned comparison is
-/// carried out lane by lane.
+/// All bits of a lane where `word` is below `limit`, else none. With the top bits flipped the order of signed numbers is that of
+/// unsigned ones, whose comparison would go lane by lane.
 @inline(__always)
 func masks(of word: SIMD8<UInt32>, below limit: UInt32) -> SIMD8<Int32> {
-  let limits = SIMD8<UInt32>(repeating: limit)
-  let borrow = (~word & limits) | ((~word | limits) & (word &- limits))
-  return unsafeBitCast(borrow, to: SIMD8<Int32>.self) &>> 31
+  let flipped = unsafeBitCast(word ^ 0x8000_0000, to: SIMD8<Int32>.self)
+  let isBelow = flipped .< SIMD8<Int32>(repeating: Int32(bitPattern: limit ^ 0x8000_0000))
+  return unsafeBitCast(isBelow, to: SIMD8<Int32>.self)
 }

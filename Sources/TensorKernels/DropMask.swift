@@ -11,7 +11,8 @@ public final class DropMask: @unchecked Sendable {
   // @unchecked: each chunk is written by the worker that has it, and read when all are done.
   private let bits: UnsafeMutablePointer<SIMD8<Int32>>
   private let isPaired = Atomic<Bool>(false)
-  private var isComplete = false
+  /// Has a sweep written all of it?
+  private(set) var isComplete = false
 
   public init(elements: Int) { bits = .allocate(capacity: max(1, Self.chunks(elements)) * 4) }
 

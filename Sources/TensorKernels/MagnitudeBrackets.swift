@@ -1,34 +1,55 @@
 // Exact order statistics of |d_i| in about one sweep: a sample says between which two magnitudes the wanted one must lie, and a
 // sweep counts what is above and inside. Right whatever the sample says; a bad one only costs another sweep.
 //
-//   above_i += [pattern > high_i],   inside_i[(pattern - low_i) >> shift_i] += 1 where low_i <= pattern <= high_i
+//   above_i += [pattern > high_i],   inside_i[half((pattern - low_i) >> shift_i)] += 1 where low_i <= pattern <= high_i
 //
-// Patterns are the bits of a magnitude, which order non-negative floats. Where low = high, which is usual for differences of
-// 16-bit models, nothing is scattered: the count of equals is what is neither above nor below.
+// Patterns are the bits of a magnitude, which order non-negative floats. A bin has two halves: its lowest pattern, and the others. The
+// differences of 16-bit models have few bits, so the wanted magnitude is usually the lowest of its bin, and then it is known after this
+// one sweep. The most frequent of these, as the sample has them, are also counted cell by cell, so that a cut through equal magnitudes
+// can be placed without another sweep. Where low = high nothing is scattered: the count of equals is what is neither above nor below.
 // Shapes, types and NaN rule: TaskVectors.swift. Counts are whole numbers, so the order of work does not matter.
 // Traffic: (K + 1) * size bytes per element.
 
 /// Between which patterns one model's threshold is looked for.
 public struct MagnitudeBracket: Sendable {
-  public var low: UInt64
-  public var high: UInt64
-  /// The model's place among the counters: first those above `high`, then the bins.
-  public var offset: Int
+  /// A multiple of a bin's patterns.
+  public let low: UInt64
+  public let high: UInt64
+  /// The model's place among the counters: first those above `high`, then the halves of the bins.
+  public let offset: Int
+  /// Patterns of a bin, as a power of two.
+  public let shift: Int
+  /// Per half of a bin the slot of its cell counters, from 1; 0: it has none.
+  let slots: [UInt8]
 
-  /// At most this many bins.
-  static let binBits = 12
+  /// At most this many bins, and one more for the alignment.
+  static let binBits = 11
+  /// Cell counters per bracket; the first is of no use.
+  public static let slots = 8
 
-  public init(low: UInt64, high: UInt64, offset: Int) {
-    self.low = low
-    self.high = high
-    self.offset = offset
+  /// - Parameters:
+  ///   - offset: where the bracket's counters begin.
+  ///   - candidates: patterns to count cell by cell, `slots - 1` at most; those that are not the lowest of a bin are not counted.
+  public init(low: UInt64, high: UInt64, offset: Int, candidates: [UInt64] = []) {
+    let shift = max(0, 64 - (high - low).leadingZeroBitCount - Self.binBits)
+    (self.low, self.high, self.offset, self.shift) = ((low >> UInt64(shift)) << UInt64(shift), high, offset, shift)
+    let first = self.low
+    var slots = [UInt8](repeating: 0, count: 2 * (Int((high - first) >> UInt64(shift)) + 1))
+    for (slot, pattern) in (low == high ? [low] : candidates).prefix(Self.slots - 1).enumerated() where pattern >= first {
+      let half = 2 * Int((pattern - first) >> UInt64(shift))
+      if half < slots.count, (pattern - first) % (1 << UInt64(shift)) == 0 { slots[half] = UInt8(slot + 1) }
+    }
+    self.slots = slots
   }
 
-  /// Patterns of a bin, as a power of two.
-  public var shift: Int { max(0, 64 - (high - low).leadingZeroBitCount - Self.binBits) }
-  public var bins: Int { Int((high - low) >> UInt64(shift)) + 1 }
-  public var counters: Int { bins + 1 }
+  public var counters: Int { slots.count + 1 }
   var isSingle: Bool { low == high }
+
+  /// The lowest pattern of the bin of which `half` is a half.
+  public func pattern(_ half: Int) -> UInt64 { low + UInt64(half / 2) << UInt64(shift) }
+
+  /// The slot that counts a half cell by cell; nil: none.
+  public func slot(_ half: Int) -> Int? { slots[half] > 0 ? Int(slots[half]) : nil }
 }
 
 /// Magnitudes of all elements of a tensor, or of a part that is spread evenly over it.
@@ -109,6 +130,20 @@ public final class MagnitudeSample: @unchecked Sendable {
   }
 }
 
+extension MagnitudeSample {
+  /// The patterns from `low` to `high` that a model's sample has more than once, the most frequent first, `count` at most.
+  public func frequent(from low: UInt64, to high: UInt64, model: Int, count: Int) -> [UInt64] {
+    let inside = UnsafeBufferPointer(start: patterns + model * room, count: self.count).filter { $0 >= low && $0 <= high }
+      .sorted()
+    var runs: [(pattern: UInt64, length: Int)] = []
+    for pattern in inside {
+      if runs.last?.pattern == pattern { runs[runs.count - 1].length += 1 } else { runs.append((pattern, 1)) }
+    }
+    return runs.filter { $0.length > 1 }.sorted { ($1.length, $0.pattern) < ($0.length, $1.pattern) }.prefix(count).map(
+      \.pattern)
+  }
+}
+
 extension TaskVectors {
   /// Take a block's magnitudes into a sample.
   /// - Returns: 0, or NaN if an input is not finite.
@@ -144,7 +179,7 @@ extension TaskVectors {
   /// - Parameters:
   ///   - brackets: per model, or several for all models in turn; nil: nothing is counted.
   ///   - counts: each bracket's counters from its `offset` on.
-  ///   - cells: bracket i's elements equal to it, where it is one pattern, per cell, from `i * cellCount` on.
+  ///   - cells: bracket i's elements in slot s of cell c, at `(i * cellCount + c) * MagnitudeBracket.slots + s`.
   /// - Returns: 0, or NaN if an input is not finite.
   @inline(never)
   public func addCounts(
@@ -172,6 +207,7 @@ extension TaskVectors {
         guard let bracket else { continue }
         let k = place % models
         let counters = counts + bracket.offset
+        let own = cells + (place * cellCount + (block.start + offset) / Self.cell) * MagnitudeBracket.slots
         let least = SIMD8<Scalar>(repeating: Scalar.value(pattern: bracket.low, narrow: narrow))
         let most = SIMD8<Scalar>(repeating: Scalar.value(pattern: bracket.high, narrow: narrow))
         // The padding of the last 16 is 0.
@@ -186,22 +222,30 @@ extension TaskVectors {
           }
           let equal = 8 * vectors - Int(above.wrappedSum()) - Int(below.wrappedSum()) - padding
           counters[1] += UInt64(equal)
-          cells[place * cellCount + (block.start + offset) / Self.cell] += equal
+          own[1] += equal
         } else {
           let row = rows[k]
-          for v in 0..<vectors {
-            let rank = Scalar.magnitudes(rows.vector(k, v), narrow: narrow)
-            let over = Scalar.below(most, rank)
-            above &+= over
-            // A byte for each lane, 1 where the magnitude is inside: few are.
-            var inside = Scalar.bytes(over &+ Scalar.below(rank, least)) ^ 0x0101_0101_0101_0101
-            while inside != 0 {
-              let pattern = Scalar.pattern(row[8 * v + inside.trailingZeroBitCount / 8], narrow: narrow)
-              counters[1 + Int((pattern &- bracket.low) >> UInt64(bracket.shift))] += 1
-              inside &= inside &- 1
+          let (low, shift) = (bracket.low, UInt64(bracket.shift))
+          let rest = UInt64(1) << shift &- 1
+          bracket.slots.withUnsafeBufferPointer { slots in
+            for v in 0..<vectors {
+              let rank = Scalar.magnitudes(rows.vector(k, v), narrow: narrow)
+              let over = Scalar.below(most, rank)
+              above &+= over
+              // A byte for each lane, 1 where the magnitude is inside: few are.
+              var inside = Scalar.bytes(over &+ Scalar.below(rank, least)) ^ 0x0101_0101_0101_0101
+              while inside != 0 {
+                let place = Scalar.pattern(row[8 * v + inside.trailingZeroBitCount / 8], narrow: narrow) &- low
+                // A number below 2^63 other than 0 has an opposite with the top bit.
+                let half = Int(truncatingIfNeeded: (place &>> shift) &<< 1 | (0 &- (place & rest)) &>> 63)
+                counters[1 &+ half] &+= 1
+                own[Int(slots[half])] &+= 1
+                inside &= inside &- 1
+              }
             }
+            counters[1] -= UInt64(padding)
+            own[Int(slots[0])] -= padding
           }
-          counters[1] -= UInt64(padding)
         }
         counters[0] += UInt64(above.wrappedSum())
       }

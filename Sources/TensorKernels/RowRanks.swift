@@ -6,43 +6,42 @@
 // Magnitudes are ranked in binary32, or in binary64 where an input is F64. The random words are those of Philox.swift: which
 // elements stay depends on seed, tensor, model and element alone.
 // Shapes: inputs [n], the base first; a row is `length` elements, `step` apart. Types: F32, F64, F16 or BF16, all the same.
-// Cost: a radix sort of the row's bit patterns, three passes over pairs of pattern and place in 64 bits (eight passes over both apart in
-// binary64), less those in which all patterns have the same digit.
+// No row is sorted: a histogram of its magnitudes bounds each element's rank, the bounds decide against the random word in all cases
+// but a few of a row, and only for these the rank is counted out (RankedRow). Cost: the words, and about 10 instructions per element.
 
 public struct RowRanks: Sendable {
-  /// Room for the patterns and words of a block and for the keys of a row.
+  /// Room for a worker's rows.
   public final class Scratch {
-    /// Of a block: UInt32, or UInt64 in binary64.
+    /// UInt32, or UInt64 in binary64.
     fileprivate let patterns: UnsafeMutableRawPointer
     fileprivate let words: UnsafeMutablePointer<UInt32>
-    /// Two rows each, to sort from one into the other.
-    fileprivate let keys: UnsafeMutablePointer<UInt64>
-    fileprivate let places: UnsafeMutablePointer<Int32>
+    fileprivate let row: RankedRow.Scratch
 
     /// - Parameters:
-    ///   - block: elements of the largest block.
-    ///   - row: elements of a row.
-    public init(block: Int, row: Int) {
-      patterns = .allocate(byteCount: block * 8 + 128, alignment: 64)
-      words = .allocate(capacity: block + 64)
-      keys = .allocate(capacity: 2 * row)
-      places = .allocate(capacity: 2 * row)
+    ///   - length: elements of a row.
+    ///   - step: from one to the next.
+    public init(length: Int, step: Int) {
+      let part = RowRanks.part(length: length, step: step)
+      patterns = .allocate(byteCount: part * 8 + 128, alignment: 64)
+      words = .allocate(capacity: part + 64)
+      row = RankedRow.Scratch(length: length)
     }
 
     deinit {
       patterns.deallocate()
       words.deallocate()
-      keys.deallocate()
-      places.deallocate()
     }
 
-    public static func bytes(block: Int, row: Int) -> Int { block * 12 + row * 24 + 384 }
+    public static func bytes(length: Int, step: Int) -> Int {
+      RowRanks.part(length: length, step: step) * 12 + RankedRow.Scratch.bytes(length: length) + 384
+    }
   }
 
   public let stream: RandomStream
   /// Are magnitudes ranked in binary32?
   public let narrow: Bool
-  /// Per rank the word below which an element stays; 2^32 keeps every word.
+  private let length: Int
+  /// Per rank the word below which an element stays, the last one twice; 2^32 keeps every word.
   private let limits: [UInt64]
 
   /// - Parameters:
@@ -51,13 +50,20 @@ public struct RowRanks: Sendable {
   ///   - length: elements of a row.
   ///   - narrow: magnitudes are ranked in binary32.
   public init(probability: Double, slope: Double, length: Int, stream: RandomStream, narrow: Bool) {
-    limits = (0..<length).map { rank in
-      let share = length > 1 ? 2 * Double(rank) / Double(length - 1) - 1 : 0
+    self.length = length
+    limits = (0...length).map { rank in
+      let share = length > 1 ? 2 * Double(min(rank, length - 1)) / Double(length - 1) - 1 : 0
       // As RandomStream.limit(keeping:) has it.
       return UInt64(min(max(probability + slope * share, 0), 1) * 0x1p32 + 0.5)
     }
     self.stream = stream
     self.narrow = narrow
+  }
+
+  /// Elements that are taken at a time: whole rows, and no fewer than make a loop worth it.
+  private static func part(length: Int, step: Int) -> Int {
+    let slab = length * step
+    return (2047 + slab) / slab * slab
   }
 
   /// Fill `mask` with 1 for what stays of |x_model - x_0|, 0 for what goes.
@@ -70,43 +76,52 @@ public struct RowRanks: Sendable {
     into mask: UnsafeMutablePointer<UInt8>
   ) {
     switch inputs.dtype {
-    case .bf16: patterns(BF16Element.self, inputs, model, count, scratch)
-    case .f16: patterns(F16Element.self, inputs, model, count, scratch)
-    case .f32: patterns(F32Element.self, inputs, model, count, scratch)
-    case .f64: patterns(F64Element.self, inputs, model, count, scratch)
+    case .bf16: parts(BF16Element.self, inputs, model, start, count, step, scratch, mask)
+    case .f16: parts(F16Element.self, inputs, model, start, count, step, scratch, mask)
+    case .f32: parts(F32Element.self, inputs, model, start, count, step, scratch, mask)
+    case .f64: parts(F64Element.self, inputs, model, start, count, step, scratch, mask)
     default: preconditionFailure("row ranks have no kernel for \(inputs.dtype)")
     }
-    let shift = start % 4
-    stream.fill(scratch.words, start: start - shift, count: count + shift)
-    let words = scratch.words + shift
-    let length = limits.count
+  }
+
+  private func parts<Element: KernelElement>(
+    _: Element.Type, _ inputs: KernelInputs, _ model: Int, _ start: Int, _ count: Int, _ step: Int, _ scratch: Scratch,
+    _ mask: UnsafeMutablePointer<UInt8>
+  ) {
+    let part = Self.part(length: length, step: step)
+    for from in stride(from: 0, to: count, by: part) {
+      let size = min(part, count - from)
+      patterns(Element.self, inputs, model, from, size, scratch)
+      let shift = (start + from) % 4
+      stream.fill(scratch.words, start: start + from - shift, count: size + shift)
+      let words = scratch.words + shift
+      if narrow {
+        rows(scratch.patterns.assumingMemoryBound(to: UInt32.self), words, size, step, scratch.row, mask + from)
+      } else {
+        rows(scratch.patterns.assumingMemoryBound(to: UInt64.self), words, size, step, scratch.row, mask + from)
+      }
+    }
+  }
+
+  @inline(__always)
+  private func rows<Pattern: MagnitudePattern>(
+    _ patterns: UnsafePointer<Pattern>, _ words: UnsafePointer<UInt32>, _ count: Int, _ step: Int, _ scratch: RankedRow.Scratch,
+    _ mask: UnsafeMutablePointer<UInt8>
+  ) {
     limits.withUnsafeBufferPointer { limits in
+      let row = RankedRow(limits: limits.baseAddress!, length: length, scratch: scratch)
       for slab in stride(from: 0, to: count, by: length * step) {
-        for first in slab..<slab + step {
-          if narrow {
-            let keys = sortPairs(scratch, first: first, length: length, step: step)
-            for rank in 0..<length {
-              let element = first + Int(truncatingIfNeeded: keys[rank] & 0xFFFF_FFFF) * step
-              mask[element] = UInt64(words[element]) < limits[rank] ? 1 : 0
-            }
-          } else {
-            let places = sort(scratch, first: first, length: length, step: step)
-            for rank in 0..<length {
-              let element = first + Int(places[rank]) * step
-              mask[element] = UInt64(words[element]) < limits[rank] ? 1 : 0
-            }
-          }
-        }
+        for first in slab..<slab + step { row.mask(patterns + first, words + first, step: step, into: mask + first) }
       }
     }
   }
 
   @inline(__always)
   private func patterns<Element: KernelElement>(
-    _: Element.Type, _ inputs: KernelInputs, _ model: Int, _ count: Int, _ scratch: Scratch
+    _: Element.Type, _ inputs: KernelInputs, _ model: Int, _ from: Int, _ count: Int, _ scratch: Scratch
   ) {
     let patterns = scratch.patterns
-    Rows<Element.Arithmetic>.tiles(Element.self, inputs, from: 0, count: count) { tile, table, byte in
+    Rows<Element.Arithmetic>.tiles(Element.self, inputs, from: from, count: count) { tile, table, byte in
       let (base, lanes) = (Element.load(table[0], byte), Element.load(table[model], byte))
       let (low, high) = (lanes.low - base.low, lanes.high - base.high)
       // The room ends with a spare 16.
@@ -124,71 +139,5 @@ public struct RowRanks: Sendable {
         }
       }
     }
-  }
-
-  /// The row's patterns and places, ascending; equal patterns by their places.
-  private func sortPairs(_ scratch: Scratch, first: Int, length: Int, step: Int) -> UnsafePointer<UInt64> {
-    let patterns = scratch.patterns.assumingMemoryBound(to: UInt32.self) + first
-    var (keys, others) = (scratch.keys, scratch.keys + length)
-    // Digits of 11, 10 and 10 bits.
-    withUnsafeTemporaryAllocation(of: Int32.self, capacity: 4096) { space in
-      let starts = space.baseAddress!
-      starts.initialize(repeating: 0, count: 4096)
-      for i in 0..<length {
-        let pattern = patterns[i * step]
-        keys[i] = UInt64(pattern) << 32 | UInt64(truncatingIfNeeded: i)
-        starts[Int(pattern & 2047)] += 1
-        starts[2048 + Int(pattern >> 11 & 1023)] += 1
-        starts[3072 + Int(pattern >> 21)] += 1
-      }
-      for (offset, bins, shift) in [(0, 2048, UInt64(32)), (2048, 1024, 43), (3072, 1024, 53)] {
-        let starts = starts + offset
-        let mask = UInt64(bins - 1)
-        // All the same: nothing to move.
-        if Int(starts[Int(keys[0] >> shift & mask)]) == length { continue }
-        var sum: Int32 = 0
-        for bin in 0..<bins { (starts[bin], sum) = (sum, sum &+ starts[bin]) }
-        for i in 0..<length {
-          let key = keys[i]
-          let bin = Int(truncatingIfNeeded: key >> shift & mask)
-          others[Int(starts[bin])] = key
-          starts[bin] &+= 1
-        }
-        swap(&keys, &others)
-      }
-    }
-    return UnsafePointer(keys)
-  }
-
-  /// The row's places in ascending order of their binary64 patterns, equal ones as they come: a radix sort by bytes.
-  private func sort(_ scratch: Scratch, first: Int, length: Int, step: Int) -> UnsafePointer<Int32> {
-    let patterns = scratch.patterns.assumingMemoryBound(to: UInt64.self) + first
-    var (keys, places) = (scratch.keys, scratch.places)
-    var (otherKeys, otherPlaces) = (keys + length, places + length)
-    for i in 0..<length {
-      keys[i] = patterns[i * step]
-      places[i] = Int32(truncatingIfNeeded: i)
-    }
-    withUnsafeTemporaryAllocation(of: Int.self, capacity: 256) { space in
-      let starts = space.baseAddress!
-      for shift in stride(from: UInt64(0), to: 64, by: 8) {
-        starts.initialize(repeating: 0, count: 256)
-        for i in 0..<length { starts[Int(keys[i] >> shift & 255)] += 1 }
-        // All the same: nothing to move.
-        if starts[Int(keys[0] >> shift & 255)] == length { continue }
-        var sum = 0
-        for bin in 0..<256 { (starts[bin], sum) = (sum, sum + starts[bin]) }
-        for i in 0..<length {
-          let bin = Int(keys[i] >> shift & 255)
-          let place = starts[bin]
-          otherKeys[place] = keys[i]
-          otherPlaces[place] = places[i]
-          starts[bin] = place + 1
-        }
-        swap(&keys, &otherKeys)
-        swap(&places, &otherPlaces)
-      }
-    }
-    return UnsafePointer(places)
   }
 }

@@ -32,11 +32,67 @@ extension TaskVectors {
         target[k] += laneSum(even) + laneSum(odd)
       }
     }
+    let drops = firstDrops()
     return chunks(Element.self, block, raw: true) { rows, offset, length, vectors in
-      add(rows, vectors, sums)
-      filter(Element.self, rows, start: block.start + offset, length: length, vectors: vectors)
-      add(rows, vectors, sums + models)
+      let start = block.start + offset
+      if let drops {
+        for (k, drop) in drops.enumerated() {
+          addDropped(Element.self, rows, k, drop, start: start, length: length, vectors: vectors, to: sums)
+        }
+      } else {
+        add(rows, vectors, sums)
+        filter(Element.self, rows, start: start, length: length, vectors: vectors)
+        add(rows, vectors, sums + models)
+      }
     }
+  }
+
+  private typealias Drop = (stream: RandomStream, limit: UInt32, mask: DropMask?)
+
+  /// The random drops, if that is all the filters do, and none of them has been remembered.
+  @inline(__always)
+  private func firstDrops() -> [Drop]? {
+    var drops: [Drop] = []
+    for filter in filters {
+      guard case .bernoulli(let stream, let limit, let mask) = filter.drop, case .none = filter.cut,
+        case .none = filter.ceiling, mask?.isComplete != true
+      else { return nil }
+      drops.append((stream, limit, mask))
+    }
+    return drops
+  }
+
+  /// Both sums of one row, in one pass over it.
+  @inline(__always)
+  private func addDropped<Element: KernelElement>(
+    _: Element.Type, _ rows: Rows<Element.Arithmetic>, _ k: Int, _ drop: Drop, start: Int, length: Int, vectors: Int,
+    to sums: UnsafeMutablePointer<Double>
+  ) {
+    typealias Scalar = Element.Arithmetic
+    order(Element.self, rows, drop.stream, start, length, vectors)
+    let words = UnsafeRawPointer(rows[wordsRow])
+    let wanted = drop.mask?.wanted(start, paired: Element.isPaired)
+    var (even, odd) = (SIMD8<Scalar>.zero, SIMD8<Scalar>.zero)
+    var (keptEven, keptOdd) = (SIMD8<Scalar>.zero, SIMD8<Scalar>.zero)
+    for group in 0..<(vectors + 31) / 32 {
+      var bits = SIMD8<Int32>.zero
+      var bit: Int32 = 1
+      for v in stride(from: 32 * group, to: min(32 * group + 32, vectors), by: 2) {
+        let first = masks(of: words.load(fromByteOffset: 32 * v, as: SIMD8<UInt32>.self), below: drop.limit)
+        let second = masks(of: words.load(fromByteOffset: 32 * v + 32, as: SIMD8<UInt32>.self), below: drop.limit)
+        let magnitudes = Scalar.magnitudes(rows.vector(k, v), narrow: false)
+        let others = Scalar.magnitudes(rows.vector(k, v + 1), narrow: false)
+        even += magnitudes
+        odd += others
+        keptEven += Scalar.kept(magnitudes, mask: first)
+        keptOdd += Scalar.kept(others, mask: second)
+        bits |= (first & bit) | (second & (bit &<< 1))
+        bit &<<= 2
+      }
+      if let wanted { wanted[group] = bits }
+    }
+    sums[k] += laneSum(even) + laneSum(odd)
+    sums[models + k] += laneSum(keptEven) + laneSum(keptOdd)
   }
 }
 

@@ -126,7 +126,7 @@ public struct TaskVectors: Sendable {
   // Rows of the workspace: 0..<K task vectors, K the poison, K + 1 the caller's, then the random words.
   var poisonRow: Int { models }
   var resultRow: Int { models + 1 }
-  private var wordsRow: Int { models + 2 }
+  var wordsRow: Int { models + 2 }
 
   /// Call `body` for each chunk of the block, its task vectors in rows 0..<K, filtered unless `raw`.
   /// - Returns: 0, or NaN if an input is not finite or a difference overflows.
@@ -261,7 +261,7 @@ public struct TaskVectors: Sendable {
 
   /// The words of a chunk in the order of the row's lanes, in the row of words.
   @inline(__always)
-  private func order<Element: KernelElement>(
+  func order<Element: KernelElement>(
     _: Element.Type, _ rows: Rows<Element.Arithmetic>, _ stream: RandomStream, _ start: Int, _ length: Int, _ vectors: Int
   ) {
     let place = UnsafeMutableRawPointer(rows[wordsRow])

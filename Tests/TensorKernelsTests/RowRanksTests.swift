@@ -9,7 +9,7 @@ import Testing
     let bytes = GuardedBytes(count: count)
     RowRanks(probability: p, slope: s, length: length, stream: RandomStream(seed: 5, name: "w", model: 3), narrow: narrow)
       .mask(
-        inputs.kernel, model: 1, start: start, count: count, step: step, scratch: RowRanks.Scratch(block: count, row: length),
+        inputs.kernel, model: 1, start: start, count: count, step: step, scratch: RowRanks.Scratch(length: length, step: step),
         into: bytes.start.assumingMemoryBound(to: UInt8.self))
     #expect(bytes.isIntact)
     return bytes.bytes

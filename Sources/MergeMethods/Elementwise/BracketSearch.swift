@@ -2,7 +2,7 @@ import Platform
 import TensorKernels
 
 // Exact trimming thresholds of one tensor: a sample of its magnitudes brackets each of them, and sweeps count what is above and
-// inside until a bracket is one magnitude (MagnitudeBrackets.swift). One sweep is the rule for differences of 16-bit models, two for
+// inside until the magnitude is known (MagnitudeBrackets.swift). One sweep is the rule for differences of 16-bit models, two for
 // binary32; a tensor that the sample covers needs none beside it.
 // A model may have two thresholds, of which both are looked for in the same sweeps.
 // Memory: K * 32768 * 8 bytes of sample for K <= 16 models, 32 KB of counters per threshold and worker.
@@ -12,6 +12,8 @@ final class BracketSearch {
     var target: ThresholdTarget
     var low: UInt64 = 0
     var high: UInt64
+    /// What it may well be.
+    var candidates: [UInt64] = []
   }
 
   /// Per target what was found; nil: nothing was wanted.
@@ -20,6 +22,8 @@ final class BracketSearch {
   private(set) var isCounted: [Bool]
   let cells: TieCells
 
+  /// Of all brackets' slots.
+  private let slots: TieCells
   private let stages: TaskVectorStages
   private let models: Int
   private let elements: Int
@@ -37,11 +41,13 @@ final class BracketSearch {
     found = targets.map { _ in nil }
     isCounted = targets.map { _ in false }
     cells = TieCells(models: targets.count, elements: elements)
+    slots = TieCells(models: targets.count * MagnitudeBracket.slots, elements: elements)
   }
 
   /// Bytes that one tensor's search needs with two workers' counters.
   static func bytes(models: Int, elements: Int) -> Int {
-    MagnitudeSample.bytes(models: models, elements: elements) + models * (2 * 4098 + elements / TaskVectors.cell + 1) * 8
+    let cells = (elements / TaskVectors.cell + 1) * (MagnitudeBracket.slots + 1)
+    return MagnitudeSample.bytes(models: models, elements: elements) + models * (2 * 4100 + cells) * 8
   }
 
   func begin(_ next: @escaping () throws(Failure) -> Step) throws(Failure) -> Step {
@@ -56,7 +62,7 @@ final class BracketSearch {
       })
   }
 
-  /// From the sample's order statistics to brackets, five standard deviations wide on both sides.
+  /// From the sample's order statistics to brackets, four standard deviations wide on both sides.
   private func aim(_ sample: MagnitudeSample) {
     for (k, search) in searches.enumerated() {
       guard var search else { continue }
@@ -68,10 +74,12 @@ final class BracketSearch {
       }
       let share = Double(rank) / Double(elements)
       let size = Double(sample.count)
-      let spread = 5 * (size * share * (1 - share)).squareRoot() + 8
+      let spread = 4 * (size * share * (1 - share)).squareRoot() + 8
       let (first, last) = (Int(share * size - spread), Int(share * size + spread) + 1)
       if first >= 1 { search.high = sample.largest(first, model: k % models, narrow: narrow).pattern }
       if last <= sample.count { search.low = sample.largest(last, model: k % models, narrow: narrow).pattern }
+      search.candidates = sample.frequent(
+        from: search.low, to: search.high, model: k % models, count: MagnitudeBracket.slots - 1)
       searches[k] = search
     }
   }
@@ -81,16 +89,19 @@ final class BracketSearch {
     var counters = 0
     var brackets: [MagnitudeBracket?] = []
     for search in searches {
-      let bracket = search.map { MagnitudeBracket(low: $0.low, high: $0.high, offset: counters) }
+      let bracket = search.map {
+        MagnitudeBracket(low: $0.low, high: $0.high, offset: counters, candidates: $0.candidates)
+      }
       counters += bracket?.counters ?? 0
       brackets.append(bracket)
     }
     let pool = CounterPool(count: counters)
-    let cells = self.cells
+    let slots = self.slots
+    slots.clear()
     return .sweep(
       stages.sweep(sums: 0) { vectors, block, _, _ in
         pool.use {
-          vectors.addCounts(block, brackets, into: $0, cells: cells.counts, cellCount: cells.cells)
+          vectors.addCounts(block, brackets, into: $0, cells: slots.counts, cellCount: slots.cells)
         }
       } next: { (_) throws(Failure) in
         var counts = [Int](repeating: 0, count: counters)
@@ -111,18 +122,25 @@ final class BracketSearch {
     } else if above + inside.reduce(0, +) < rank {
       (search.low, search.high) = (0, bracket.low - 1)
     } else {
-      var bin = inside.endIndex - 1
-      while above + counts[bin] < rank {
-        above += counts[bin]
-        bin -= 1
+      // Second halves come after first ones, as their magnitudes do.
+      var half = inside.endIndex - 1
+      while above + counts[half] < rank {
+        above += counts[half]
+        half -= 1
       }
-      let shift = UInt64(bracket.shift)
-      let low = bracket.low + UInt64(bin - inside.startIndex) << shift
-      if shift == 0 {
-        isCounted[model] = bracket.bins == 1
-        return conclude(model, low, above: above, equal: counts[bin])
+      let place = half - inside.startIndex
+      let pattern = bracket.pattern(place)
+      if place % 2 == 0 {
+        if let slot = bracket.slot(place) {
+          for cell in 0..<cells.cells {
+            cells.counts[model * cells.cells + cell] =
+              slots.counts[(model * cells.cells + cell) * MagnitudeBracket.slots + slot]
+          }
+          isCounted[model] = true
+        }
+        return conclude(model, pattern, above: above, equal: counts[half])
       }
-      (search.low, search.high) = (low, min(bracket.high, low + 1 << shift - 1))
+      (search.low, search.high) = (pattern + 1, min(bracket.high, pattern + 1 << UInt64(bracket.shift) - 1))
     }
     searches[model] = search
   }

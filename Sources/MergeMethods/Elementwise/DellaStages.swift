@@ -92,7 +92,7 @@ struct DellaStages {
     }
     let (first, masks, elements) = (tensor.firstModel, self.masks, tensor.count)
     var sweep = Sweep(sums: sums + 1, writes: writes) { block in
-      let scratch = RowRanks.Scratch(block: block.count, row: length)
+      let scratch = RowRanks.Scratch(length: length, step: step)
       withUnsafeTemporaryAllocation(of: UInt8.self, capacity: masks == nil ? max(1, models * block.count) : 1) { space in
         var vectors = TaskVectors(filters: [TaskVectorFilter](repeating: TaskVectorFilter(), count: models), narrow: narrow)
         for k in 0..<models {
@@ -119,10 +119,10 @@ struct DellaStages {
 
   /// Bytes of masks, and of keys and words of one worker's block, which holds one row at least.
   static func scratchBytes(_ tensor: TensorContext, rescale: TaskVectorSettings.Rescale) -> Int {
-    let row = tensor.shape.count < 2 ? tensor.count : tensor.shape.dropFirst().reduce(1, *)
+    let row = max(1, tensor.shape.count < 2 ? tensor.count : tensor.shape.dropFirst().reduce(1, *))
     let block = max(row + KernelGeometry.chunk, 65536)
     let kept = keptMasks(tensor, rescale)
-    return max(kept, tensor.modelCount * block) + RowRanks.Scratch.bytes(block: block, row: row)
+    return max(kept, tensor.modelCount * block) + RowRanks.Scratch.bytes(length: row, step: 1)
   }
 
   // MARK: - Rescale, and write

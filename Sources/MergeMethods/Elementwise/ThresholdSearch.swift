@@ -194,6 +194,8 @@ final class TieCells: @unchecked Sendable {
     found.deallocate()
   }
 
+  func clear() { counts.update(repeating: 0, count: cells * models) }
+
   func total(_ model: Int) -> Int { (0..<cells).reduce(0) { $0 + counts[model * cells + $1] } }
 
   /// The cell in which the `rank`-th tie (from 1) of a model stands, and its rank inside.
