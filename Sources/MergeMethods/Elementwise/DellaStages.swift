@@ -117,7 +117,7 @@ struct DellaStages {
     return sweep
   }
 
-  /// Bytes of masks, and of keys and words of one worker's block, which holds one row at least.
+  /// Bytes of the masks that are kept, or of one worker's block, and of its rows.
   static func scratchBytes(_ tensor: TensorContext, rescale: TaskVectorSettings.Rescale) -> Int {
     let row = max(1, tensor.shape.count < 2 ? tensor.count : tensor.shape.dropFirst().reduce(1, *))
     let block = max(row + KernelGeometry.chunk, 65536)
