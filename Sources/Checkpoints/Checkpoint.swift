@@ -24,7 +24,8 @@ public final class Checkpoint: @unchecked Sendable {
 
   public var isFolder: Bool { folder != nil }
 
-  private let positions: [String: Int]
+  /// What names beside the tensors' own stand for.
+  private let aliases: [String: Int]
   private let openFiles: OpenFiles
 
   /// - Throws: `.notFound`, `.file`, or `.format` for anything that contradicts itself: see `SafetensorsHeader`; one tensor in
@@ -45,22 +46,15 @@ public final class Checkpoint: @unchecked Sendable {
       if index == 0 { metadata = header.metadata }
       records += header.tensors
     }
-    records.sort { precedes($0.name, $1.name) }
-
-    var positions: [String: Int] = [:]
-    positions.reserveCapacity(records.count)
+    records = sortedByName(records) { $0.name }
+    try Checkpoint.checkNames(records, found.paths)
     var totalBytes = 0
-    for (position, record) in records.enumerated() {
-      if let other = positions.updateValue(position, forKey: record.name) {
-        throw Checkpoint.twice(records[other], record, found.paths)
-      }
-      let (sum, overflow) = totalBytes.addingReportingOverflow(record.byteCount)
+    for position in records.indices {
+      let (sum, overflow) = totalBytes.addingReportingOverflow(records[position].byteCount)
       guard !overflow else { throw Failure(.format, "the tensors of \(path) have more bytes than 63 bits can count") }
       totalBytes = sum
     }
-    if let fileOfTensor = found.fileOfTensor {
-      try Checkpoint.check(records, positions, against: fileOfTensor, found.paths, found.indexPath ?? "")
-    }
+    if let entries = found.entries { try Checkpoint.check(records, against: entries, found.paths, found.indexPath ?? "") }
 
     self.path = path
     self.files = found.paths
@@ -68,7 +62,7 @@ public final class Checkpoint: @unchecked Sendable {
     self.tensors = records
     self.metadata = metadata
     self.totalBytes = totalBytes
-    self.positions = positions
+    aliases = [:]
     self.openFiles = openFiles
   }
 
@@ -78,7 +72,7 @@ public final class Checkpoint: @unchecked Sendable {
     files = model.files + other.files
     folder = model.folder
     metadata = model.metadata
-    positions = model.positions
+    aliases = model.aliases
     tensors = model.tensors.map { record in
       guard let new = replacements[record.name] else { return record }
       return TensorRecord(
@@ -90,7 +84,7 @@ public final class Checkpoint: @unchecked Sendable {
   }
 
   /// The tensor of that name, or the one that answers to it.
-  public func tensor(named name: String) -> TensorRecord? { positions[name].map { tensors[$0] } }
+  public func tensor(named name: String) -> TensorRecord? { index(of: name).map { tensors[$0] } }
 
   /// The same checkpoint, of which a tensor also answers to another name, as a tied embedding does to its head's. `tensors` does
   /// not list it twice.
@@ -103,12 +97,32 @@ public final class Checkpoint: @unchecked Sendable {
     tensors = other.tensors
     metadata = other.metadata
     totalBytes = other.totalBytes
-    positions = other.positions.merging([name: other.positions[stored]!]) { own, _ in own }
+    aliases = other.aliases.merging([name: other.index(of: stored)!]) { own, _ in own }
     openFiles = other.openFiles
   }
 
-  /// Position of a tensor in `tensors`.
-  public func index(of name: String) -> Int? { positions[name] }
+  /// Position in `tensors` of the tensor of that name, or of the one that answers to it.
+  /// - Parameter guess: where it is looked for first; in models of one architecture a name has the same position.
+  public func index(of name: String, near guess: Int = -1) -> Int? {
+    if tensors.indices.contains(guess), tensors[guess].name == name { return guess }
+    var (low, high) = (0, tensors.count)
+    while low < high {
+      let middle = (low + high) / 2
+      if precedes(tensors[middle].name, name) { low = middle + 1 } else { high = middle }
+    }
+    if low < tensors.count, tensors[low].name == name { return low }
+    if let alias = aliases[name] { return alias }
+    // The same text in another spelling of Unicode lies elsewhere.
+    return name.utf8.allSatisfy { $0 < 0x80 } ? nil : tensors.firstIndex { $0.name == name }
+  }
+
+  /// Positions in `tensors` in the order in which the tensors lie: by file, place, and name.
+  public var positionsInFiles: [Int] {
+    var keys = tensors.indices.map { (file: tensors[$0].file, offset: tensors[$0].offset, position: $0) }
+    // The tensors are ordered by name, so the position stands for it.
+    keys.sort { ($0.file, $0.offset, $0.position) < ($1.file, $1.offset, $1.position) }
+    return keys.map(\.position)
+  }
 
   /// Read bytes of a tensor, little-endian and row-major, as they are in the file.
   /// - Parameters:
@@ -156,6 +170,17 @@ public final class Checkpoint: @unchecked Sendable {
     file.prefetch(record.offset + range.lowerBound..<record.offset + range.upperBound)
   }
 
+  /// Bytes of a file without a copy, counted from its start; nil as above.
+  public func window(file: Int, bytes range: Range<Int>) -> MappedWindow? {
+    guard range.count >= MappedWindow.smallest, let file = try? openFiles.file(file) else { return nil }
+    return file.window(range)
+  }
+
+  /// Ask the kernel to fetch bytes of a file soon, counted from its start. There may be fewer.
+  public func prefetch(file: Int, bytes range: Range<Int>) {
+    if let file = try? openFiles.file(file) { file.prefetch(range) }
+  }
+
   private static func twice(_ first: TensorRecord, _ second: TensorRecord, _ paths: [String]) -> Failure {
     let (one, other) = (paths[min(first.file, second.file)], paths[max(first.file, second.file)])
     if one == other || !first.name.utf8.elementsEqual(second.name.utf8) {
@@ -164,25 +189,42 @@ public final class Checkpoint: @unchecked Sendable {
     return Failure(.format, "tensor \(quoted(first.name)) is both in \(one) and in \(other); keep one of them")
   }
 
-  /// The index and the files must name the same tensors in the same places.
+  /// No name twice, in order of the names. What Unicode holds to be the same text is one name, as it is in Swift's dictionaries.
+  private static func checkNames(_ records: [TensorRecord], _ paths: [String]) throws(Failure) {
+    var others: [String: Int] = [:]
+    for position in records.indices {
+      let name = records[position].name
+      if position > 0, records[position - 1].name == name { throw twice(records[position - 1], records[position], paths) }
+      guard !name.utf8.allSatisfy({ $0 < 0x80 }) else { continue }
+      if let other = others.updateValue(position, forKey: name) { throw twice(records[other], records[position], paths) }
+    }
+  }
+
+  /// The index and the files must name the same tensors in the same places. Both are ordered by name.
   private static func check(
-    _ records: [TensorRecord], _ positions: [String: Int], against fileOfTensor: [String: Int], _ paths: [String],
-    _ index: String
+    _ records: [TensorRecord], against entries: [CheckpointFiles.Entry], _ paths: [String], _ index: String
   ) throws(Failure) {
-    for record in records {
-      guard let expected = fileOfTensor[record.name] else {
-        throw Failure(.format, "\(paths[record.file]) holds tensor \(quoted(record.name)), which \(index) does not name")
+    var next = 0
+    var surplus: Int?
+    for position in records.indices {
+      while next < entries.count, precedes(entries[next].tensor, records[position].name) {
+        surplus = surplus ?? next
+        next += 1
       }
-      guard expected == record.file else {
+      let (name, file) = (records[position].name, records[position].file)
+      guard next < entries.count, entries[next].tensor == name else {
+        throw Failure(.format, "\(paths[file]) holds tensor \(quoted(name)), which \(index) does not name")
+      }
+      guard entries[next].file == file else {
         throw Failure(
-          .format, "\(index) puts tensor \(quoted(record.name)) in \(paths[expected]), but \(paths[record.file]) holds it")
+          .format, "\(index) puts tensor \(quoted(name)) in \(paths[entries[next].file]), but \(paths[file]) holds it")
       }
+      next += 1
     }
-    // Every record has its entry by now, so the index can only name too many.
-    guard fileOfTensor.count > records.count else { return }
-    for (name, file) in fileOfTensor.sorted(by: { precedes($0.key, $1.key) }) where positions[name] == nil {
-      throw Failure(.format, "\(index) puts tensor \(quoted(name)) in \(paths[file]), which does not hold it")
-    }
+    guard let first = surplus ?? (next < entries.count ? next : nil) else { return }
+    throw Failure(
+      .format,
+      "\(index) puts tensor \(quoted(entries[first].tensor)) in \(paths[entries[first].file]), which does not hold it")
   }
 }
 

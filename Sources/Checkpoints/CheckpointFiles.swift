@@ -12,12 +12,19 @@ struct CheckpointFiles {
   private static let trainingStates = ["optimizer", "scheduler", "scaler", "rng_state", "training_args", "random_states"]
   private static let longestIndex = 100_000_000
 
+  /// A line of an index.
+  struct Entry {
+    let tensor: String
+    /// Index into `paths`.
+    var file: Int
+  }
+
   /// The folder the files lie in; nil for a single file.
   let folder: String?
   /// Paths.
   let paths: [String]
-  /// From the index: the number of the file of each tensor. Nil without an index.
-  let fileOfTensor: [String: Int]?
+  /// From the index: the number of the file of each tensor, ordered by name. Nil without an index.
+  let entries: [Entry]?
   let indexPath: String?
 
   init(path: String) throws(Failure) {
@@ -30,7 +37,7 @@ struct CheckpointFiles {
       guard !path.hasSuffix(".index.json") else {
         throw Failure(.format, "\(path) is an index: give the folder it lies in")
       }
-      self.init(folder: nil, paths: [path], fileOfTensor: nil)
+      self.init(folder: nil, paths: [path], entries: nil)
     case .other:
       throw Failure(.file, "\(path) is neither a file nor a folder")
     case .folder:
@@ -38,11 +45,11 @@ struct CheckpointFiles {
     }
   }
 
-  private init(folder: String?, paths: [String], fileOfTensor: [String: Int]?, indexPath: String? = nil) {
+  private init(folder: String?, paths: [String], entries: [Entry]?, indexPath: String? = nil) {
     self.folder = folder
     self.indexPath = indexPath
     self.paths = paths
-    self.fileOfTensor = fileOfTensor
+    self.entries = entries
   }
 
   private init(folder: String) throws(Failure) {
@@ -61,7 +68,7 @@ struct CheckpointFiles {
       weights = try CheckpointFiles.torchFiles(in: folder, names)
     }
     try CheckpointFiles.checkSeries(weights, in: folder)
-    self.init(folder: folder, paths: weights.map { joined(folder, $0) }, fileOfTensor: nil)
+    self.init(folder: folder, paths: weights.map { joined(folder, $0) }, entries: nil)
   }
 
   /// The files that an index names, and no others.
@@ -73,7 +80,10 @@ struct CheckpointFiles {
     guard let map = document.root["weight_map"], map.isObject else {
       throw Failure(.format, "\(index) has no weight_map from tensor names to files")
     }
-    var entries: [(tensor: String, file: String)] = []
+    // Files are numbered as they come, and in the order of their names at the end.
+    var files: [String] = []
+    var numbers: [String: Int] = [:]
+    var entries: [Entry] = []
     entries.reserveCapacity(map.count)
     for (tensor, value) in map.members {
       guard let file = value.string, isPlainName(file) else {
@@ -81,21 +91,33 @@ struct CheckpointFiles {
         throw Failure(
           .format, "\(index) puts tensor \(quoted(tensor)) in \(shown), which is not the plain name of a file beside it")
       }
-      entries.append((tensor, file))
+      if let last = entries.last?.file, files[last] == file {
+        entries.append(Entry(tensor: tensor, file: last))
+      } else {
+        let number = numbers[file] ?? files.count
+        if number == files.count {
+          files.append(file)
+          numbers[file] = number
+        }
+        entries.append(Entry(tensor: tensor, file: number))
+      }
     }
-    let files = Set(entries.map(\.file)).sorted(by: precedes)
-    for file in files where FileSystem.kind(joined(folder, file)) == nil {
-      throw Failure(.notFound, "\(index) names \(quoted(file)), which is not there: the download is incomplete; fetch it again")
+    let order = files.indices.sorted { precedes(files[$0], files[$1]) }
+    for file in order where FileSystem.kind(joined(folder, files[file])) == nil {
+      throw Failure(
+        .notFound, "\(index) names \(quoted(files[file])), which is not there: the download is incomplete; fetch it again")
     }
     guard !files.isEmpty else { throw Failure(.format, "\(index) names no files: its weight_map is empty") }
 
-    let numbers = Dictionary(uniqueKeysWithValues: files.enumerated().map { ($1, $0) })
-    var fileOfTensor: [String: Int] = [:]
-    fileOfTensor.reserveCapacity(entries.count)
-    for (tensor, file) in entries where fileOfTensor.updateValue(numbers[file] ?? 0, forKey: tensor) != nil {
-      throw CheckpointFiles.lookalike(tensor, in: index)
+    var places = [Int](repeating: 0, count: files.count)
+    for (place, file) in order.enumerated() { places[file] = place }
+    for position in entries.indices { entries[position].file = places[entries[position].file] }
+    entries = sortedByName(entries) { $0.tensor }
+    var others: Set<String> = []
+    for entry in entries where !entry.tensor.utf8.allSatisfy({ $0 < 0x80 }) && !others.insert(entry.tensor).inserted {
+      throw CheckpointFiles.lookalike(entry.tensor, in: index)
     }
-    self.init(folder: folder, paths: files.map { joined(folder, $0) }, fileOfTensor: fileOfTensor, indexPath: index)
+    self.init(folder: folder, paths: order.map { joined(folder, files[$0]) }, entries: entries, indexPath: index)
   }
 
   /// Two names of different bytes that Unicode holds to be the same text, as Swift's dictionaries do.

@@ -19,6 +19,12 @@ func precedes(_ left: String, _ right: String) -> Bool {
   return (order ?? nil) ?? left.utf8.lexicographicallyPrecedes(right.utf8)
 }
 
+/// Ordered by the bytes of the names. Most often they are already, or consist of a few runs that are.
+func sortedByName<Item>(_ items: [Item], _ name: (Item) -> String) -> [Item] {
+  let isSorted = items.indices.dropFirst().allSatisfy { !precedes(name(items[$0]), name(items[$0 - 1])) }
+  return isSorted ? items : items.sorted { precedes(name($0), name($1)) }
+}
+
 /// Can `name` be joined to a folder and stay in it?
 func isPlainName(_ name: String) -> Bool {
   !name.isEmpty && name != "." && name != ".." && !name.utf8.contains(UInt8(ascii: "/")) && !name.utf8.contains(0)

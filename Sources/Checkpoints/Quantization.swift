@@ -41,11 +41,11 @@ public enum Quantization {
 
   /// Names that quantisers give: block-scaled FP8, compressed-tensors, GPTQ and AWQ, bitsandbytes.
   static func isQuantized(_ name: String, beside exists: (String) -> Bool) -> Bool {
-    if ["_scale_inv", ".weight_scale", ".qweight", ".qzeros", ".absmax", ".SCB"].contains(where: { name.hasSuffix($0) }) {
-      return true
-    }
-    if name.hasSuffix(".scales") { return exists(name.dropLast("scales".count) + "qweight") }
+    if endings.contains(where: { name.hasEnding($0) }) { return true }
+    if name.hasEnding(".scales") { return exists(name.dropLast("scales".count) + "qweight") }
     // quant_state as a whole component, not as part of a word.
-    return name.split(separator: ".", omittingEmptySubsequences: false).dropFirst().dropLast().contains("quant_state")
+    return name.containsText(".quant_state.")
   }
+
+  private static let endings: [StaticString] = ["_scale_inv", ".weight_scale", ".qweight", ".qzeros", ".absmax", ".SCB"]
 }

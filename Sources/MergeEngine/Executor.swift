@@ -5,8 +5,8 @@ import TensorKernels
 /// Runs tensor tasks on a pool of workers, whatever their inputs and outputs are.
 ///
 /// Workers take stretches of the tensors in progress, in order; when all are taken, the next tensor begins, so reading one
-/// tensor overlaps with computing and writing others. The worker that ends a sweep computes what comes next. Nothing depends
-/// on who takes what (see `Partition` and `Sweep`).
+/// tensor overlaps with computing and writing others. The worker that ends a sweep computes what comes next. Small tensors are
+/// handed out several at a time (`TensorBatch`). Nothing depends on who takes what (see `Partition` and `Sweep`).
 public final class Executor: @unchecked Sendable {
   // @unchecked: all state is guarded by `monitor`.
 
@@ -18,6 +18,8 @@ public final class Executor: @unchecked Sendable {
   private let control: ExecutionControl
   /// Called under the lock when a tensor is done.
   private let finished: (Int, TensorResult) throws(Failure) -> Void
+  /// Called under the lock after one or more calls of `finished`.
+  private let settled: () throws(Failure) -> Void
   /// Called after each stretch, by any worker.
   private let heartbeat: () -> Void
 
@@ -30,6 +32,8 @@ public final class Executor: @unchecked Sendable {
   private var pools: [Int: Pool] = [:]
   /// Tensors that wait for their group.
   private var parked = 0
+  /// Batches in work.
+  private var batches = 0
   private var scratchInUse = 0
   private var failure: Failure?
 
@@ -45,7 +49,7 @@ public final class Executor: @unchecked Sendable {
   /// - Parameter memory: bytes for buffers and methods' scratch; nil: `defaultMemory` for buffers, scratch as it comes.
   public init(
     tasks: [TensorTask], threads: Int, memory: Int?, control: ExecutionControl, heartbeat: @escaping () -> Void = {},
-    finished: @escaping (Int, TensorResult) throws(Failure) -> Void
+    settled: @escaping () throws(Failure) -> Void = {}, finished: @escaping (Int, TensorResult) throws(Failure) -> Void
   ) {
     self.tasks = tasks
     self.threads = max(1, threads)
@@ -53,6 +57,7 @@ public final class Executor: @unchecked Sendable {
     self.control = control
     self.heartbeat = heartbeat
     self.finished = finished
+    self.settled = settled
     let largestScratch = tasks.map(\.scratchBytes).max() ?? 0
     // As many tensors at once as there are workers, if they fit beside a share for the buffers.
     let wanted = self.threads * largestScratch
@@ -71,9 +76,19 @@ public final class Executor: @unchecked Sendable {
 
   // MARK: - Handing out
 
+  private enum Work {
+    case stretches(ActiveTensor, Range<Int>)
+    case batch(TensorBatch)
+  }
+
   private func work() {
     let buffers = BlockBuffers()
-    while let (tensor, stretches) = monitor.locked({ pick() }) {
+    let ownMonitor = Monitor()
+    while let work = monitor.locked({ pick() }) {
+      guard case .stretches(let tensor, let stretches) = work else {
+        if case .batch(let batch) = work { carry(batch, buffers, ownMonitor) }
+        continue
+      }
       do throws(Failure) {
         try StretchRunner(tensor: tensor, buffers: buffers, budget: bufferBudget, control: control, monitor: monitor).run(
           stretches)
@@ -92,11 +107,12 @@ public final class Executor: @unchecked Sendable {
   }
 
   /// The next stretches to work on; nil when there is nothing left. Under the lock.
-  private func pick() -> (ActiveTensor, Range<Int>)? {
+  private func pick() -> Work? {
     while failure == nil, !control.isCancelled {
-      for tensor in active { if let stretches = tensor.claim() { return (tensor, stretches) } }
+      for tensor in active { if let stretches = tensor.claim() { return .stretches(tensor, stretches) } }
+      if ready.isEmpty, let batch = startBatch() { return .batch(batch) }
       if active.count <= threads, startAnother() { continue }
-      if active.isEmpty, parked == 0 { break }
+      if active.isEmpty, parked == 0, batches == 0 { break }
       if crew.help() { continue }
       monitor.wait()
     }
@@ -131,11 +147,83 @@ public final class Executor: @unchecked Sendable {
     return true
   }
 
+  /// Take the small tensors that come next, if they do. Under the lock.
+  private func startBatch() -> TensorBatch? {
+    let room = scratchInUse == 0 ? nil : scratchBudget - scratchInUse
+    guard
+      let batch = TensorBatch(
+        tasks, from: next, most: max(1, (tasks.count - next) / (4 * threads)), room: room)
+    else { return nil }
+    next = batch.range.upperBound
+    scratchInUse += batch.scratchBytes
+    batches += 1
+    return batch
+  }
+
   private func stop(_ reason: Failure) {
     monitor.locked {
       failure = failure ?? reason
       monitor.wakeAll()
     }
+  }
+
+  // MARK: - Small tensors
+
+  private func carry(_ batch: TensorBatch, _ buffers: BlockBuffers, _ ownMonitor: Monitor) {
+    var results: [(index: Int, result: TensorResult)] = []
+    var trouble: Failure?
+    let windows = BatchWindows(tasks[batch.range])
+    do throws(Failure) {
+      for index in batch.range {
+        guard let result = try carry(index, buffers, windows, ownMonitor) else { break }
+        results.append((index, result))
+        control.finish()
+        heartbeat()
+      }
+    } catch {
+      trouble = error
+    }
+    withExtendedLifetime(windows) {}
+    monitor.locked {
+      batches -= 1
+      scratchInUse -= batch.scratchBytes
+      do throws(Failure) {
+        for (index, result) in results { try finished(index, result) }
+        try settled()
+      } catch {
+        trouble = trouble ?? error
+      }
+      failure = failure ?? trouble
+      monitor.wakeAll()
+    }
+  }
+
+  /// Carry one tensor through all of its steps; nil when the run is cancelled.
+  private func carry(
+    _ index: Int, _ buffers: BlockBuffers, _ windows: BatchWindows, _ ownMonitor: Monitor
+  ) throws(Failure) -> TensorResult? {
+    let task = tasks[index]
+    control.begin(task.context.name)
+    let tensor = try ActiveTensor(index: index, task: task)
+    let runner = StretchRunner(
+      tensor: tensor, buffers: buffers, budget: bufferBudget, control: control, monitor: ownMonitor,
+      starts: windows.starts(task))
+    while true {
+      while let stretches = tensor.claim() { try runner.run(stretches) }
+      if control.isCancelled { return nil }
+      switch tensor.step {
+      case .copy(_, let decision): return conclude(tensor, decision, copied: true)
+      case .finish(let decision): return conclude(tensor, decision, copied: false)
+      case .sweep(let sweep): tensor.take(try self.step(tensor, after: sweep, tensor.total(maxima: sweep.maxima)))
+      }
+    }
+  }
+
+  /// What comes after a sweep whose sums are the tensor's own.
+  private func step(_ tensor: ActiveTensor, after sweep: Sweep, _ sums: [Double]) throws(Failure) -> Step {
+    if let step = try recovery(tensor, sweep, sums) { return step }
+    if let failure = tensor.task.artifacts?.failure { throw failure }
+    return try sweep.next(sums)
   }
 
   // MARK: - Between sweeps
@@ -156,13 +244,12 @@ public final class Executor: @unchecked Sendable {
 
   private func advance(_ tensor: ActiveTensor, after sweep: Sweep) throws(Failure) {
     let sums = tensor.total(maxima: sweep.maxima)
-    if let step = try recovery(tensor, sweep, sums) { return try proceed(tensor, step) }
     if sweep.pools, !sweep.writes, let group = tensor.task.group {
+      if let step = try recovery(tensor, sweep, sums) { return try proceed(tensor, step) }
       sweep.beforePooling()
       return try pool(tensor, group, sums)
     }
-    if let failure = tensor.task.artifacts?.failure { throw failure }
-    try proceed(tensor, try sweep.next(sums))
+    try proceed(tensor, try step(tensor, after: sweep, sums))
   }
 
   private func proceed(_ tensor: ActiveTensor, _ step: Step) throws(Failure) {
@@ -204,7 +291,8 @@ public final class Executor: @unchecked Sendable {
       input: 0, Decision(warnings: ["the inner products are not finite: copied from \(task.inputNames[0])"]))
   }
 
-  private func finish(_ tensor: ActiveTensor, _ decision: Decision, copied: Bool) throws(Failure) {
+  /// What became of a tensor; its inputs are let go.
+  private func conclude(_ tensor: ActiveTensor, _ decision: Decision, copied: Bool) -> TensorResult {
     var decision = decision
     decision.warnings += tensor.warnings
     if tensor.nonFinite > 0 {
@@ -219,14 +307,21 @@ public final class Executor: @unchecked Sendable {
         "\(tensor.overflowed) finite results do not fit in \(tensor.task.outputType.name) and became infinite or NaN")
     }
     for input in tensor.task.inputs { input.release() }
-    let result = TensorResult(decision: decision, copied: copied, seconds: Machine.seconds() - tensor.started)
+    return TensorResult(decision: decision, copied: copied, seconds: Machine.seconds() - tensor.started)
+  }
+
+  private func finish(_ tensor: ActiveTensor, _ decision: Decision, copied: Bool) throws(Failure) {
+    let result = conclude(tensor, decision, copied: copied)
     if let group = tensor.task.group { try leave(group) }
     let refusal: Failure? = monitor.locked {
       active.removeAll { $0 === tensor }
       if tensor.task.group == nil { scratchInUse -= tensor.task.scratchBytes }
       control.finish()
       defer { monitor.wakeAll() }
-      do throws(Failure) { try finished(tensor.index, result) } catch { return error }
+      do throws(Failure) {
+        try finished(tensor.index, result)
+        try settled()
+      } catch { return error }
       return nil
     }
     if let refusal { throw refusal }

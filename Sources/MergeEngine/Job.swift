@@ -27,7 +27,6 @@ public struct JobOptions: Sendable {
 /// wrote; one that is cancelled or killed leaves it, and `resume` goes on from there.
 public final class Job: RunnableJob {
   public let plan: Plan
-  public let planText: String
   public let control = ExecutionControl()
   public private(set) var reportText: String?
 
@@ -39,7 +38,6 @@ public final class Job: RunnableJob {
     self.options = options
     let recipe = try Recipe(json, strict: options.strict)
     plan = try Plan(recipe, outputPath: outputPath, options: options)
-    planText = plan.json.serialized(indent: 2)
     if let path = plan.outputPath { try Self.checkOutput(path, plan, options) }
   }
 
@@ -54,6 +52,7 @@ public final class Job: RunnableJob {
     try OutputPlace.check(path, isFile: plan.isSingleFile, overwrite: options.overwrite)
   }
 
+  public var planText: String { plan.json.serialized(indent: 2) }
   public var bytesTotal: Int { plan.makesMerged ? plan.layout.totalBytes : 0 }
   public var tensorsTotal: Int { plan.tensors.count }
 
@@ -106,10 +105,11 @@ public final class Job: RunnableJob {
       indices.append(index)
     }
     let executor = Executor(
-      tasks: tasks, threads: plan.threads, memory: plan.memory, control: control, heartbeat: heartbeat
+      tasks: tasks, threads: plan.threads, memory: plan.memory, control: control, heartbeat: heartbeat,
+      settled: { () throws(Failure) in try journal.write() }
     ) { (task, result) throws(Failure) in
       results[indices[task]] = result
-      try journal.record(self.plan.tensors[indices[task]].name, result)
+      journal.record(self.plan.tensors[indices[task]].name, result)
     }
     try executor.run()
 
@@ -117,8 +117,9 @@ public final class Job: RunnableJob {
     let report = Report(
       plan: plan, results: results.map { $0! }, started: startTime, seconds: Machine.seconds() - started,
       resumed: journal.isResumed, copiedByRange: control.bytesCopiedByRange, recipeText: options.recipeText)
-    try publish(report, partial, path, journal)
-    reportText = report.json.serialized(indent: 2)
+    let text = report.json.serialized(indent: 2)
+    try publish(report, text, partial, path, journal)
+    reportText = text
   }
 
   /// A group's sums need all of its tensors: one that is not complete begins again.
@@ -149,10 +150,11 @@ public final class Job: RunnableJob {
   }
 
   /// Everything beside the tensors, and the rename.
-  private func publish(_ report: Report, _ partial: String, _ path: String, _ journal: Journal) throws(Failure) {
+  private func publish(_ report: Report, _ text: String, _ partial: String, _ path: String, _ journal: Journal) throws(Failure)
+  {
     if plan.isSingleFile {
       let stem = String(path.dropLast(".safetensors".count))
-      try FileSystem.write(report.json.serialized(indent: 2) + "\n", to: partial + "/report.json")
+      try FileSystem.write(text + "\n", to: partial + "/report.json")
       try FileSystem.write(report.csv, to: partial + "/report.csv")
       try OutputPlace.replace(path, by: partial + "/" + FileSystem.name(of: path))
       try FileSystem.rename(partial + "/report.json", to: stem + ".merge_report.json")
@@ -172,7 +174,7 @@ public final class Job: RunnableJob {
         try FileSystem.write(text, to: merged + "/config.json")
       }
     }
-    try FileSystem.write(report.json.serialized(indent: 2) + "\n", to: partial + "/merge_report.json")
+    try FileSystem.write(text + "\n", to: partial + "/merge_report.json")
     try FileSystem.write(report.csv, to: partial + "/merge_report.csv")
     if let lambdas = report.lambdasCSV { try FileSystem.write(lambdas, to: partial + "/yoyo_scale.csv") }
     if plan.recipe.writesModelCard {

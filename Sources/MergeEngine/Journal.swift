@@ -15,6 +15,8 @@ final class Journal {
   private(set) var isResumed = false
   private var file: File?
   private var end = 0
+  /// Entries that are not written yet.
+  private var pending: [UInt8] = []
 
   /// Make the folder ready: keep what an earlier run of the same plan left, or empty it.
   init(folder: String, fingerprint: String, resume: Bool) throws(Failure) {
@@ -58,15 +60,21 @@ final class Journal {
   /// Forget results: these tensors are made again.
   func forget(_ tensors: some Sequence<String>) { for tensor in tensors { results[tensor] = nil } }
 
-  func record(_ tensor: String, _ result: TensorResult) throws(Failure) {
+  /// Note a finished tensor; `write` puts it into the file.
+  func record(_ tensor: String, _ result: TensorResult) {
     let entry: JSON = [
       "tensor": .string(tensor), "decision": .object(result.decision.entries),
       "warnings": .array(result.decision.warnings.map { .string($0) }), "copied": .bool(result.copied),
       "seconds": .double(result.seconds),
     ]
-    let line = Array((entry.serialized(indent: 0) + "\n").utf8)
-    try file?.write(line, at: end)
-    end += line.count
+    pending += entry.serialized(indent: 0).utf8
+    pending.append(UInt8(ascii: "\n"))
+  }
+
+  func write() throws(Failure) {
+    try file?.write(pending, at: end)
+    end += pending.count
+    pending.removeAll(keepingCapacity: true)
   }
 
   /// Let go of the lock.

@@ -1,3 +1,5 @@
+import Platform
+
 /// Which layer of which stack a tensor belongs to, from a whole number among the components of its name:
 /// "model.layers.12.mlp.up_proj.weight" is layer 12 of the stack "model.layers".
 ///
@@ -19,17 +21,16 @@ struct LayerIndex {
 
   /// - Parameter counts: the numbers of layers that the config states.
   init(names: some Collection<String>, counts: [Int] = []) {
+    let splits = names.map(\.numberedComponents)
     var depths: [String: Int] = [:]
-    for name in names {
-      for (stack, layer) in Self.splits(name) { depths[stack] = max(depths[stack] ?? 0, layer + 1) }
-    }
+    for (stack, layer) in splits.joined() { depths[stack, default: 0] = max(depths[stack, default: 0], layer + 1) }
     self.depths = depths
     self.counts = Set(counts)
     var order: [String] = []
     var layers: [String: Set<Int>] = [:]
     var tensors: [String: Int] = [:]
-    for name in names {
-      guard let (stack, layer) = Self.choice(Self.splits(name), depths, self.counts) else { continue }
+    for places in splits {
+      guard let (stack, layer) = Self.choice(places, depths, self.counts) else { continue }
       if layers[stack] == nil { order.append(stack) }
       layers[stack, default: []].insert(layer)
       tensors[stack, default: 0] += 1
@@ -45,7 +46,7 @@ struct LayerIndex {
   }
 
   /// The stack of a tensor, and its layer; nil outside any stack.
-  func place(_ name: String) -> (stack: String, layer: Int)? { Self.choice(Self.splits(name), depths, counts) }
+  func place(_ name: String) -> (stack: String, layer: Int)? { Self.choice(name.numberedComponents, depths, counts) }
 
   /// 0 for the first layer of its stack, 1 for the last (and only); 0 outside any stack.
   func position(_ name: String) -> Double {
@@ -60,23 +61,12 @@ struct LayerIndex {
     split(name).map { "\($0.stack).\($0.layer)" } ?? name
   }
 
-  static func split(_ name: String) -> (stack: String, layer: Int)? { splits(name).first }
-
-  /// At every whole number of the name.
-  private static func splits(_ name: String) -> [(stack: String, layer: Int)] {
-    let parts = name.split(separator: ".", omittingEmptySubsequences: false)
-    var found: [(stack: String, layer: Int)] = []
-    for (i, part) in parts.enumerated() {
-      if !part.isEmpty, part.utf8.allSatisfy({ (48...57).contains($0) }), part.utf8.count < 10, let layer = Int(part) {
-        found.append((parts[..<i].joined(separator: "."), layer))
-      }
-    }
-    return found
-  }
+  static func split(_ name: String) -> (stack: String, layer: Int)? { name.numberedComponents.first.map { ($0, $1) } }
 
   private static func choice(
-    _ splits: [(stack: String, layer: Int)], _ depths: [String: Int], _ counts: Set<Int>
+    _ splits: [(before: String, number: Int)], _ depths: [String: Int], _ counts: Set<Int>
   ) -> (stack: String, layer: Int)? {
-    splits.first { counts.contains(depths[$0.stack] ?? 0) } ?? splits.first
+    let chosen = counts.isEmpty ? nil : splits.first { counts.contains(depths[$0.before] ?? 0) }
+    return (chosen ?? splits.first).map { ($0, $1) }
   }
 }

@@ -21,8 +21,8 @@ extension Plan {
     guard let rate else { return nil }
     var (merged, copied) = (0.0, 0.0)
     for tensor in tensors {
-      let bytes = zip(tensor.inputs, tensor.stored).reduce(tensor.shape.reduce(tensor.dtype.size, *)) {
-        $0 + (inputs[$1.0].checkpoint.tensor(named: $1.1)?.byteCount ?? 0)
+      let bytes = zip(tensor.inputs, tensor.indices).reduce(tensor.shape.reduce(tensor.dtype.size, *)) {
+        $0 + inputs[$1.0].checkpoint.tensors[$1.1].byteCount
       }
       if case .merge = tensor.action { merged += Double(bytes) } else { copied += Double(bytes) }
     }

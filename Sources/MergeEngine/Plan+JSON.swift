@@ -5,6 +5,19 @@ import TensorKernels
 extension Plan {
   /// The plan as JSON (docs/recipes.md describes the keys).
   var json: JSON {
+    .object(
+      decisions + [
+        .init(key: "bytes_to_read", value: .int(bytesToRead)), .init(key: "bytes_to_write", value: .int(bytesToWrite)),
+        .init(key: "memory", value: .int(plannedMemory)), .init(key: "threads", value: .int(threads)),
+        .init(key: "expected_seconds", value: expectedSeconds.map { .double($0) } ?? .null),
+        .init(key: "rate", value: rate.map { .double($0) } ?? .null),
+        .init(key: "free_disk", value: outputPath.flatMap { FileSystem.freeBytes(near: $0) }.map { .int($0) } ?? .null),
+        .init(key: "warnings", value: .array(warnings.map { .string($0) })),
+      ])
+  }
+
+  /// What does not depend on the machine.
+  private var decisions: [JSON.Member] {
     var members: [JSON.Member] = [
       .init(key: "method", value: .string(recipe.schema.name)),
       .init(key: "output", value: outputPath.map { .string($0) } ?? .null),
@@ -48,15 +61,7 @@ extension Plan {
         key: "config_changes",
         value: .array(configChanges.map { ["path": .array($0.path.map { .string($0) }), "value": $0.value] })))
     members.append(.init(key: "tensors", value: .array(tensors.indices.map { describe($0) })))
-    members += [
-      .init(key: "bytes_to_read", value: .int(bytesToRead)), .init(key: "bytes_to_write", value: .int(bytesToWrite)),
-      .init(key: "memory", value: .int(plannedMemory)), .init(key: "threads", value: .int(threads)),
-      .init(key: "expected_seconds", value: expectedSeconds.map { .double($0) } ?? .null),
-      .init(key: "rate", value: rate.map { .double($0) } ?? .null),
-      .init(key: "free_disk", value: outputPath.flatMap { FileSystem.freeBytes(near: $0) }.map { .int($0) } ?? .null),
-      .init(key: "warnings", value: .array(warnings.map { .string($0) })),
-    ]
-    return .object(members)
+    return members
   }
 
   private static func describe(_ input: Input) -> JSON {
@@ -105,25 +110,23 @@ extension Plan {
       .init(key: "bytes", value: .int(slot.byteCount)),
     ]
     switch tensor.action {
-    case .merge(let parameters):
+    case .merge(let number):
       members.append(.init(key: "action", value: "merge"))
-      members.append(.init(key: "parameters", value: .object(parameters)))
+      members.append(.init(key: "parameters", value: .object(settings.entries[number].parameters)))
     case .copy(let reason):
       members.append(.init(key: "action", value: "copy"))
       members.append(.init(key: "note", value: .string(reason)))
     }
     members.append(.init(key: "inputs", value: .array(tensor.inputs.map { .int($0) })))
-    if tensor.stored.contains(where: { $0 != tensor.name }) {
-      members.append(.init(key: "stored", value: .array(tensor.stored.map { .string($0) })))
+    if let stored = tensor.stored, stored.contains(where: { $0 != tensor.name }) {
+      members.append(.init(key: "stored", value: .array(stored.map { .string($0) })))
     }
     return .object(members)
   }
 
   /// What has to be the same for a stopped merge to go on: the plan without the machine, and each input file's size and time.
   var fingerprint: String {
-    var members = (json.members ?? []).filter {
-      !["threads", "memory", "expected_seconds", "rate", "free_disk", "warnings"].contains($0.key)
-    }
+    var members = decisions
     var stamps: [JSON] = []
     for input in inputs {
       for file in input.checkpoint.files + (input.adapter.map { [$0.configPath] } ?? []) {

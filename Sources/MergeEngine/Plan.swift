@@ -19,9 +19,10 @@ public struct Plan {
     var statistics: Checkpoint?
 
     /// Bytes that are read of a tensor, an adapter's factors with them.
-    func bytes(of name: String) -> Int {
-      let update = adapter?.updates[name].map { $0.first.byteCount + $0.second.byteCount } ?? 0
-      return (checkpoint.tensor(named: name)?.byteCount ?? 0) + update
+    func bytes(at index: Int) -> Int {
+      let bytes = checkpoint.tensors[index].byteCount
+      guard let update = adapter?.updates[checkpoint.tensors[index].name] else { return bytes }
+      return bytes + update.first.byteCount + update.second.byteCount
     }
 
     /// Does it hold differences from a base, rather than weights?
@@ -35,8 +36,8 @@ public struct Plan {
   /// What is made of one tensor.
   struct Tensor {
     enum Action {
-      /// By the method, with these parameters.
-      case merge([JSON.Member])
+      /// By the method, with the parameters of this number in `settings`.
+      case merge(Int)
       /// Taken over from an input, for this reason.
       case copy(reason: String)
     }
@@ -47,12 +48,14 @@ public struct Plan {
     let action: Action
     /// Indices of inputs, the base first if the method uses it; one for a copy.
     let inputs: [Int]
-    /// What each of the inputs calls it; other than `name` where layers are restacked.
-    let stored: [String]
+    /// For each of the inputs, the position among its checkpoint's tensors.
+    let indices: [Int]
+    /// What each of the inputs calls it, where layers are restacked or one answers for another; nil: `name`.
+    let stored: [String]?
     /// Is the first input the base of the method?
     let hasBase: Bool
     /// Columns to which the inputs' rows are cropped; nil: none.
-    let croppedColumns: Int?
+    var croppedColumns: Int?
     let group: Int?
     var warnings: [String] = []
     /// Where the rows come from, for each of the inputs; nil: they are as they are stored.
@@ -60,6 +63,14 @@ public struct Plan {
 
     /// Positions in `inputs` of the models.
     var models: Range<Int> { (hasBase ? 1 : 0)..<inputs.count }
+
+    /// Of a tensor that is merged, the number of its parameters.
+    var settings: Int? {
+      // Not inlined: Swift 6.3 fails to compile that.
+      @inline(never) get { if case .merge(let settings) = action { settings } else { nil } }
+    }
+
+    func stored(_ position: Int) -> String { stored?[position] ?? name }
   }
 
   let recipe: Recipe
@@ -71,6 +82,7 @@ public struct Plan {
   let sideFiles: SideFiles
   let tokenizerFiles: TokenizerFiles
   private(set) var tensors: [Tensor]
+  let settings: PlannedSettings
   let vocabulary: PlannedVocabulary?
   /// The stacks of layers that the output has.
   let stacks: [PlannedStack]
@@ -104,7 +116,7 @@ public struct Plan {
     self.outputPath = outputPath.map { FileSystem.trimmingSlashes($0) }
     threads = options.threads > 0 ? options.threads : Machine.usableCPUs()
     memory = options.maxMemory
-    let opened = try PlanInputs(recipe)
+    let opened = try PlanInputs(recipe, threads: threads)
     inputs = opened.inputs
     names = opened.names
     donor = opened.donor
@@ -116,6 +128,7 @@ public struct Plan {
 
     var planner = try TensorPlanner(recipe, opened)
     tensors = try planner.plan()
+    settings = planner.settings
     vocabulary = planner.vocabulary
     stacks = planner.stacks
     configChanges = planner.configChanges
@@ -126,19 +139,19 @@ public struct Plan {
       naming = .file(FileSystem.name(of: path))
       metadata = [("stockpot.recipe", recipe.json.serialized(indent: 0))]
     }
-    makesTaskVector = tensors.contains { tensor in
-      guard case .merge(let parameters) = tensor.action else { return false }
-      return parameters.contains { $0.key == "output" && $0.value.string == Self.taskVector }
+    let makers = settings.entries.map { entry in
+      entry.parameters.contains { $0.key == "output" && $0.value.string == Self.taskVector }
     }
+    makesTaskVector = tensors.contains { tensor in tensor.settings.map { makers[$0] } ?? false }
     if makesTaskVector { metadata.append((Self.contentKey, Self.taskVector)) }
     let shardSize = options.shardSize ?? CheckpointLayout.defaultShardSize
     layout = try CheckpointLayout(
       tensors: tensors.map { ($0.name, $0.dtype, $0.shape) }, shardSize: shardSize, naming: naming, metadata: metadata)
-    let wanted = try Self.artifacts(of: tensors, recipe, inputs)
-    makesMerged = wanted.makesMerged
-    let notes = Self.artifactNotes(recipe, inputs, tensors)
+    let wanted = Self.artifacts(of: tensors, settings)
+    makesMerged = settings.entries.allSatisfy(\.method.makesMerged)
+    let notes = Self.artifactNotes(recipe, inputs, tensors, settings)
     artifacts = try ArtifactCheckpoints(
-      wanted: wanted.list, inputs: inputs.map(\.path), shardSize: shardSize, metadata: notes)
+      wanted: wanted, inputs: inputs.map(\.path), shardSize: shardSize, metadata: notes)
     mergedFolder = artifacts.entries.isEmpty ? "" : "merged"
     if naming != .folder, !artifacts.entries.isEmpty {
       throw Failure(
@@ -153,52 +166,44 @@ public struct Plan {
 
   /// The artifacts of every tensor, by the method with the tensor's parameters.
   private static func artifacts(
-    of tensors: [Tensor], _ recipe: Recipe, _ inputs: [Input]
-  ) throws(Failure) -> (list: [(name: String, artifacts: [Artifact], models: [Int])], makesMerged: Bool) {
-    var list: [(name: String, artifacts: [Artifact], models: [Int])] = []
-    var makesMerged = true
-    for tensor in tensors {
-      var artifacts: [Artifact] = []
-      let models = tensor.models.map { tensor.inputs[$0] }
-      if case .merge(let parameters) = tensor.action {
-        let method = try recipe.method.init(Parameters(recipe.schema, parameters))
-        let context = TensorContext(
-          name: tensor.name, shape: tensor.shape, modelCount: models.count, hasBase: models.count < tensor.inputs.count)
-        artifacts = method.artifacts(context, dtype: tensor.dtype)
-        if !method.makesMerged { makesMerged = false }
-      }
-      list.append((tensor.name, artifacts, models))
+    of tensors: [Tensor], _ settings: PlannedSettings
+  ) -> [(name: String, artifacts: [Artifact], models: [Int])] {
+    tensors.map { tensor in
+      guard let number = tensor.settings else { return (tensor.name, [], []) }
+      let context = TensorContext(
+        name: tensor.name, shape: tensor.shape, modelCount: tensor.models.count, hasBase: tensor.hasBase)
+      let artifacts = settings.entries[number].method.artifacts(context, dtype: tensor.dtype)
+      return (tensor.name, artifacts, artifacts.isEmpty ? [] : tensor.models.map { tensor.inputs[$0] })
     }
-    return (list, makesMerged)
   }
 
   /// What a model's artifacts say of themselves (docs/masks.md).
   private static func artifactNotes(
-    _ recipe: Recipe, _ inputs: [Input], _ tensors: [Tensor]
+    _ recipe: Recipe, _ inputs: [Input], _ tensors: [Tensor], _ settings: PlannedSettings
   ) -> (Int) -> [(key: String, value: String)] {
-    let standard = recipe.schema.parameter("lambda")?.defaultValue ?? 1
-    var lambdas: [JSON.Member] = []
-    for tensor in tensors {
-      guard case .merge(let parameters) = tensor.action else { continue }
-      lambdas.append(.init(key: tensor.name, value: parameters.first { $0.key == "lambda" }?.value ?? standard))
+    { model in
+      let standard = recipe.schema.parameter("lambda")?.defaultValue ?? 1
+      var lambdas: [JSON.Member] = []
+      for tensor in tensors {
+        guard let parameters = tensor.settings.map({ settings.entries[$0].parameters }) else { continue }
+        lambdas.append(.init(key: tensor.name, value: parameters.first { $0.key == "lambda" }?.value ?? standard))
+      }
+      let isOne = lambdas.allSatisfy { $0.value.double == lambdas.first?.value.double }
+      let lambda = isOne ? lambdas.first?.value ?? standard : JSON.object(lambdas)
+      return [
+        ("stockpot.format", recipe.method.artifactFormat), ("stockpot.version", "1"), ("stockpot.method", recipe.schema.name),
+        ("stockpot.base", inputs.first { $0.isBase }?.path ?? ""), ("stockpot.lambda", lambda.serialized(indent: 0)),
+        ("stockpot.model", inputs[model].path),
+      ]
     }
-    let isOne = lambdas.allSatisfy { $0.value.double == lambdas.first?.value.double }
-    let lambda = isOne ? lambdas.first?.value ?? standard : JSON.object(lambdas)
-    let common = [
-      ("stockpot.format", recipe.method.artifactFormat), ("stockpot.version", "1"), ("stockpot.method", recipe.schema.name),
-      ("stockpot.base", inputs.first { $0.isBase }?.path ?? ""), ("stockpot.lambda", lambda.serialized(indent: 0)),
-    ]
-    return { common + [("stockpot.model", inputs[$0].path)] }
   }
 
   /// Begin every combination of parameters once, so that a contradiction or a wrong number of models is found before anything
   /// is written.
   private func checkMethod() throws(Failure) {
-    var seen: Set<String> = []
+    var seen: Set<[Int]> = []
     for tensor in tensors {
-      guard case .merge(let parameters) = tensor.action else { continue }
-      let key = JSON.object(parameters).serialized(indent: 0) + "\(tensor.inputs.count)"
-      guard seen.insert(key).inserted else { continue }
+      guard let number = tensor.settings, seen.insert([number, tensor.inputs.count]).inserted else { continue }
       let task = try makeTask(tensor, output: .memory(UnsafeMutableRawPointer(bitPattern: 64)!))
       _ = try task.method!.begin(task.context)
     }
@@ -252,29 +257,22 @@ public struct Plan {
   func makeTask(_ tensor: Tensor, output: TensorOutput, run: RunContext? = nil) throws(Failure) -> TensorTask {
     var method: (any SweepProgram)?
     var policy = NonFinitePolicy.error
-    switch tensor.action {
-    case .merge(let parameters):
-      let values = try Parameters(recipe.schema, parameters)
-      let made = try recipe.method.init(values)
-      policy = values.choice("on_non_finite", as: NonFinitePolicy.self)
-      method = made
-    case .copy:
+    if let number = tensor.settings {
+      (method, policy) = (settings.entries[number].method, settings.entries[number].policy)
+    } else if makesTaskVector, tensor.dtype.isFloat {
       // What is taken over as it is adds nothing to a task vector.
-      if makesTaskVector, tensor.dtype.isFloat {
-        method = CombineProgram(coefficients: [0])
-        policy = .ignore
-      }
+      (method, policy) = (CombineProgram(coefficients: [0]), .ignore)
     }
     let sources = tensor.inputs.indices.map { position -> TensorInput in
       let index = tensor.inputs[position]
-      guard let map = tensor.rowMaps?[position],
-        let record = inputs[index].checkpoint.tensor(named: tensor.stored[position]),
-        !map.isIdentity(input: index, height: record.shape[0])
-      else { return source(tensor, index, tensor.stored[position]) }
+      let record = inputs[index].checkpoint.tensors[tensor.indices[position]]
+      guard let map = tensor.rowMaps?[position], !map.isIdentity(input: index, height: record.shape[0]) else {
+        return source(tensor, index, record)
+      }
+      let gathered = map.inputs.map { ($0, source(tensor, $0, inputs[$0].checkpoint.tensor(named: tensor.name)!)) }
       return .gathered(
         RowGather(
-          map, sources: Dictionary(uniqueKeysWithValues: map.inputs.map { ($0, source(tensor, $0, tensor.name)) }),
-          columns: tensor.shape.dropFirst().reduce(1, *)))
+          map, sources: Dictionary(uniqueKeysWithValues: gathered), columns: tensor.shape.dropFirst().reduce(1, *)))
     }
     var context = TensorContext(
       name: tensor.name, shape: tensor.shape, modelCount: tensor.models.count, hasBase: tensor.hasBase)
@@ -289,15 +287,15 @@ public struct Plan {
   }
 
   /// A tensor of an input, as its method wants it: of a task vector, the weights.
-  private func source(_ tensor: Tensor, _ index: Int, _ name: String) -> TensorInput {
-    let own = stored(tensor, inputs[index], name)
+  private func source(_ tensor: Tensor, _ index: Int, _ record: TensorRecord) -> TensorInput {
+    let own = stored(tensor, inputs[index], record)
     guard inputs[index].isTaskVector, tensor.dtype.isFloat else { return own }
     let base = tensor.hasBase ? tensor.inputs[0] : inputs.firstIndex { $0.isBase }!
-    return .sum(base: stored(tensor, inputs[base], tensor.stored[0]), vector: own)
+    let below = inputs[base].checkpoint.tensor(named: tensor.stored(0))!
+    return .sum(base: stored(tensor, inputs[base], below), vector: own)
   }
 
-  private func stored(_ tensor: Tensor, _ input: Input, _ name: String) -> TensorInput {
-    let record = input.checkpoint.tensor(named: name)!
+  private func stored(_ tensor: Tensor, _ input: Input, _ record: TensorRecord) -> TensorInput {
     var source = TensorInput.stored(input.checkpoint, record)
     if let adapter = input.adapter, let update = adapter.updates[record.name] {
       source = .adapted(AdaptedTensor(source, shape: record.shape, update, of: adapter.checkpoint))
@@ -334,13 +332,13 @@ public struct Plan {
     guard tensor.models.contains(where: { inputs[tensor.inputs[$0]].statistics != nil }) else { return [] }
     var all: [[Double]?] = []
     for model in tensor.models {
-      guard let source = inputs[tensor.inputs[model]].statistics, let record = source.tensor(named: tensor.stored[model]) else {
+      guard let source = inputs[tensor.inputs[model]].statistics, let record = source.tensor(named: tensor.stored(model)) else {
         all.append(nil)
         continue
       }
       guard record.dtype.isFloat, record.shape.count == 1 else {
         throw Failure(
-          .format, "'\(tensor.stored[model])' of the statistics \(source.path) is no list of numbers: collect them again")
+          .format, "'\(tensor.stored(model))' of the statistics \(source.path) is no list of numbers: collect them again")
       }
       let count = record.shape[0]
       let raw = UnsafeMutableRawPointer.allocate(byteCount: max(1, record.byteCount), alignment: 64)
@@ -357,7 +355,7 @@ public struct Plan {
 
   var bytesToRead: Int {
     tensors.reduce(0) { total, tensor in
-      total + zip(tensor.inputs, tensor.stored).reduce(0) { $0 + inputs[$1.0].bytes(of: $1.1) }
+      total + zip(tensor.inputs, tensor.indices).reduce(0) { $0 + inputs[$1.0].bytes(at: $1.1) }
     }
   }
 }

@@ -2,6 +2,7 @@ import Checkpoints
 import JSON
 import MergeMethods
 import Platform
+import Synchronization
 
 /// The checkpoints of a recipe, opened and checked, and its composition in their terms.
 struct PlanInputs {
@@ -22,6 +23,14 @@ struct PlanInputs {
     let names: Source
     /// The slice's parameters, its module's and the recipe's: the first that has a value counts.
     let parameters: [Composition.Settings]
+
+    /// Does no parameter depend on the tensor's name or layer?
+    let isUniform: Bool
+
+    init(place: String, sources: [Source], base: Source?, names: Source, parameters: [Composition.Settings]) {
+      (self.place, self.sources, self.base, self.names, self.parameters) = (place, sources, base, names, parameters)
+      isUniform = (parameters + sources.map(\.parameters)).allSatisfy { $0.allSatisfy(\.setting.isConstant) }
+    }
   }
 
   struct Module {
@@ -43,9 +52,11 @@ struct PlanInputs {
   /// Heads that are left out, because the model that gives the names ties them.
   private(set) var tiedHeads: Set<String> = []
   private let schema: MethodSchema
-  private var opened: [String: (model: Checkpoint, adapter: Adapter?)] = [:]
+  private var opened: [String: Opened] = [:]
   /// What an input is: a base or a model, and how often a slice has named it before.
   private var known: [Key: Int] = [:]
+
+  private typealias Opened = Result<(model: Checkpoint, adapter: Adapter?), Failure>
 
   private struct Key: Hashable {
     let path: String
@@ -54,8 +65,10 @@ struct PlanInputs {
     let repetition: Int
   }
 
-  init(_ recipe: Recipe) throws(Failure) {
+  /// - Parameter threads: at most so many read headers.
+  init(_ recipe: Recipe, threads: Int) throws(Failure) {
     schema = recipe.schema
+    opened = Self.open(recipe, threads: threads)
     if let path = recipe.base { base = try input(path, nil, isBase: true, 0) }
     for module in recipe.composition.modules {
       var slices: [Slice] = []
@@ -145,17 +158,40 @@ struct PlanInputs {
   ) throws(Failure) -> Int {
     let key = Key(path: path, statistics: statistics, isBase: isBase, repetition: repetition)
     if let index = known[key] { return index }
-    if opened[path] == nil { opened[path] = try Self.open(path) }
+    if opened[path] == nil { opened[path] = Self.open(path) }
+    let found = try opened[path]!.get()
     known[key] = inputs.count
     inputs.append(
       Plan.Input(
-        path: path, isBase: isBase, checkpoint: opened[path]!.model, adapter: opened[path]!.adapter,
+        path: path, isBase: isBase, checkpoint: found.model, adapter: found.adapter,
         statistics: try statistics.map { (path) throws(Failure) in try Checkpoint(path: path) }))
     return inputs.count - 1
   }
 
+  /// All models that the recipe names, opened side by side. What is wrong with one is said when its turn comes.
+  private static func open(_ recipe: Recipe, threads: Int) -> [String: Opened] {
+    let paths = Array(Set(recipe.models.map(\.path) + [recipe.base].compactMap { $0 }))
+    let results = Mutex<(next: Int, opened: [String: Opened])>((0, [:]))
+    WorkerPool.run(count: min(threads, paths.count)) { _ in
+      while true {
+        let index = results.withLock { state in
+          defer { state.next += 1 }
+          return state.next
+        }
+        guard index < paths.count else { return }
+        let found = open(paths[index])
+        results.withLock { $0.opened[paths[index]] = found }
+      }
+    }
+    return results.withLock { $0.opened }
+  }
+
+  private static func open(_ text: String) -> Opened {
+    Result { () throws(Failure) in try pair(text) }
+  }
+
   /// The checkpoint of a model reference, and its adapter.
-  private static func open(_ text: String) throws(Failure) -> (model: Checkpoint, adapter: Adapter?) {
+  private static func pair(_ text: String) throws(Failure) -> (model: Checkpoint, adapter: Adapter?) {
     let reference = try ModelReference(text)
     let model = try Checkpoint(path: try reference.model.resolved())
     guard let part = reference.adapter else {

@@ -87,7 +87,8 @@ struct Report {
       .init(key: "method", value: isMerged(index) ? .string(plan.recipe.schema.name) : "copy"),
     ]
     switch tensor.action {
-    case .merge(let parameters): members.append(.init(key: "parameters", value: .object(parameters)))
+    case .merge(let number):
+      members.append(.init(key: "parameters", value: .object(plan.settings.entries[number].parameters)))
     case .copy(let reason): members.append(.init(key: "note", value: .string(reason)))
     }
     members += [

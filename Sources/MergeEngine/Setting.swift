@@ -42,6 +42,9 @@ enum Setting {
     return json.string.flatMap { Double($0) }.flatMap { $0.isFinite ? $0 : nil }
   }
 
+  /// Is it the same for all tensors?
+  var isConstant: Bool { if case .value = self { true } else { false } }
+
   /// Is it, or holds a condition, a list without an element?
   var isEmptyList: Bool {
     switch self {
@@ -80,14 +83,5 @@ enum Setting {
       }
       return match?.setting.value(name: name, position: position)
     }
-  }
-}
-
-extension String {
-  /// Does `part` occur, byte by byte?
-  func containsText(_ part: String) -> Bool {
-    let (text, pattern) = (Array(utf8), Array(part.utf8))
-    guard pattern.count <= text.count else { return false }
-    return (0...(text.count - pattern.count)).contains { text[$0..<($0 + pattern.count)].elementsEqual(pattern) }
   }
 }

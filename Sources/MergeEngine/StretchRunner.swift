@@ -10,6 +10,8 @@ struct StretchRunner {
   let budget: Int
   let control: ExecutionControl
   let monitor: Monitor
+  /// Per input, the tensor's first element, where others have seen to that; nil: it is mapped or read here.
+  var starts: [UnsafeRawPointer?]?
 
   /// - Parameter stretches: one after another.
   func run(_ stretches: Range<Int>) throws(Failure) {
@@ -19,15 +21,11 @@ struct StretchRunner {
     let next = ahead.lowerBound..<max(ahead.upperBound, min(ahead.lowerBound + whole.count, tensor.task.context.count))
     switch tensor.step {
     case .sweep(let sweep):
+      if let starts { return try run(sweep, stretches, starts, from: 0) }
       for input in tensor.task.inputs { input.prefetch(next) }
       let windows = tensor.task.inputs.map { $0.window(whole) }
-      for stretch in stretches {
-        let range = partition.range(stretch)
-        let isComplete = try MappedWindow.guarded { () throws(Failure) in
-          try run(sweep, range, windows, from: whole.lowerBound, tensor.sums(of: stretch))
-        }
-        if !isComplete { try explain(range) }
-      }
+      defer { withExtendedLifetime(windows) {} }
+      try run(sweep, stretches, windows.map { $0?.start }, from: whole.lowerBound)
     case .copy(let input, _):
       tensor.task.inputs[input].prefetch(next)
       try copy(input, whole)
@@ -45,8 +43,22 @@ struct StretchRunner {
 
   // MARK: - Sweeps
 
+  /// - Parameters:
+  ///   - starts: per input where element `first` lies; nil: it is read.
   private func run(
-    _ sweep: Sweep, _ range: Range<Int>, _ windows: [MappedWindow?], from first: Int, _ sums: UnsafeMutablePointer<Double>
+    _ sweep: Sweep, _ stretches: Range<Int>, _ starts: [UnsafeRawPointer?], from first: Int
+  ) throws(Failure) {
+    for stretch in stretches {
+      let range = tensor.partition.range(stretch)
+      let isComplete = try MappedWindow.guarded { () throws(Failure) in
+        try run(sweep, range, starts, from: first, tensor.sums(of: stretch))
+      }
+      if !isComplete { try explain(range) }
+    }
+  }
+
+  private func run(
+    _ sweep: Sweep, _ range: Range<Int>, _ starts: [UnsafeRawPointer?], from first: Int, _ sums: UnsafeMutablePointer<Double>
   ) throws(Failure) {
     let task = tensor.task
     let kernelType = tensor.kernelType
@@ -64,8 +76,8 @@ struct StretchRunner {
       if isStopped { return }
       let count = min(length, range.upperBound - start)
       for (k, input) in task.inputs.enumerated() {
-        if let window = windows[k] {
-          raw[k] = window.start + (start - first) * input.dtype.size
+        if let place = starts[k] {
+          raw[k] = place + (start - first) * input.dtype.size
         } else {
           raw[k] = try input.elements(start, count, buffer: layout.reads[k].map { arena + $0 })
         }

@@ -157,6 +157,8 @@ public final class TensorTask {
   /// Tensors with the same number pool their sums.
   public let group: Int?
   let artifacts: (any ArtifactSink)?
+  /// Bytes that are held while the tensor is in work, beside the blocks.
+  let scratchBytes: Int
 
   public init(
     context: TensorContext, inputs: [TensorInput], inputNames: [String], output: TensorOutput, outputType: DType,
@@ -174,10 +176,8 @@ public final class TensorTask {
     self.policy = policy
     self.group = group
     self.artifacts = artifacts
+    scratchBytes = inputs.reduce(method?.scratchBytes(context) ?? 0) { $0 + $1.scratchBytes }
   }
-
-  var outputBytes: Int { context.count * outputType.size }
-  var scratchBytes: Int { (method?.scratchBytes(context) ?? 0) + inputs.reduce(0) { $0 + $1.scratchBytes } }
 }
 
 /// What became of a task.

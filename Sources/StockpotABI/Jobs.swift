@@ -2,21 +2,30 @@ import CStockpot
 import JSON
 import MergeEngine
 import Platform
+import Synchronization
 
 /// What an sp_job points to.
 private final class JobHandle {
   let job: any RunnableJob
-  let plan: OwnedText
-  private var report: OwnedText?
+  private let texts = Mutex<(plan: OwnedText?, report: OwnedText?)>((nil, nil))
 
   init(_ job: any RunnableJob) {
     self.job = job
-    plan = OwnedText(job.planText)
+  }
+
+  /// Made when it is first asked for.
+  var planPointer: UnsafePointer<CChar>? {
+    texts.withLock { texts in
+      if texts.plan == nil { texts.plan = OwnedText(job.planText) }
+      return texts.plan.map { UInt(bitPattern: $0.pointer) }
+    }.flatMap { UnsafePointer(bitPattern: $0) }
   }
 
   var reportPointer: UnsafePointer<CChar>? {
-    if report == nil { report = job.reportText.map { OwnedText($0) } }
-    return report?.pointer
+    texts.withLock { texts in
+      if texts.report == nil { texts.report = job.reportText.map { OwnedText($0) } }
+      return texts.report.map { UInt(bitPattern: $0.pointer) }
+    }.flatMap { UnsafePointer(bitPattern: $0) }
   }
 
   var progress: sp_progress {
@@ -142,7 +151,7 @@ public func sp_job_create_lora_extraction(
 
 @_cdecl("sp_job_plan_json") @implementation
 public func sp_job_plan_json(_ job: OpaquePointer!) -> UnsafePointer<CChar>! {
-  (try? object(job, as: JobHandle.self, "job"))?.plan.pointer
+  (try? object(job, as: JobHandle.self, "job"))?.planPointer
 }
 
 @_cdecl("sp_job_run") @implementation

@@ -56,7 +56,7 @@ struct ModelParts {
   /// - Parameter counts: numbers of layers that the config states, the text's first.
   init(_ checkpoint: Checkpoint, counts: [Int]) {
     path = checkpoint.path
-    let names = checkpoint.tensors.sorted { ($0.file, $0.offset, $0.name) < ($1.file, $1.offset, $1.name) }.map(\.name)
+    let names = checkpoint.positionsInFiles.map { checkpoint.tensors[$0].name }
     index = LayerIndex(names: names, counts: counts)
     let stacks = Self.parted(index.stacks.filter(\.isLayered), counts)
     parts = stacks.map { stack in

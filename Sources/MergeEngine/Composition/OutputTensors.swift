@@ -6,16 +6,20 @@ import TensorKernels
 /// One tensor of the output, before it is decided what becomes of it: what its sources call it.
 struct OutputTensor {
   let name: String
-  /// In the input that gives the names.
+  /// In the input that gives the names, and its position among the tensors there.
   let record: TensorRecord
+  let index: Int
   /// Index of that input.
   let owner: Int
-  /// Per source of the slice, its name there.
-  let stored: [String]
+  /// Per source of the slice, its name there; nil: the record's own everywhere.
+  var stored: [String]?
   let storedInBase: String?
   let slice: PlanInputs.Slice
   /// Of its layer in the slice, from 0 to 1; 0 outside the layers.
   let position: Double
+
+  /// What the slice's source at a place calls it.
+  func stored(_ source: Int) -> String { stored?[source] ?? record.name }
 }
 
 /// The stack of one module, as the plan shows it.
@@ -61,15 +65,19 @@ struct OutputTensors {
     let owner = slice.names.input
     let source = opened.inputs[owner].checkpoint
     let index = modelParts(owner).index
-    for record in source.tensors.sorted(by: Self.lies) where wanted?.contains(record.name) ?? true {
+    for place in source.positionsInFiles {
+      let record = source.tensors[place]
+      guard wanted?.contains(record.name) ?? true else { continue }
       tensors.append(
         OutputTensor(
-          name: record.name, record: record, owner: owner, stored: slice.sources.map { _ in record.name },
-          storedInBase: record.name, slice: slice, position: index.position(record.name)))
+          name: record.name, record: record, index: place, owner: owner, storedInBase: record.name, slice: slice,
+          position: index.position(record.name)))
     }
     var seen: Set<String> = []
     for model in slice.sources where model.input != owner {
-      for record in opened.inputs[model.input].checkpoint.tensors where source.tensor(named: record.name) == nil {
+      let others = opened.inputs[model.input].checkpoint.tensors
+      for place in others.indices where source.index(of: others[place].name, near: place) == nil {
+        let record = others[place]
         if let wanted, !wanted.contains(record.name) { continue }
         if seen.insert(record.name).inserted { extras.append((model.input, record, record.name)) }
       }
@@ -116,7 +124,7 @@ struct OutputTensors {
           tensors.append(
             OutputTensor(
               name: "\(stack).\(layers.count)" + String(rest)!, record: record(name, slice.names.input),
-              owner: slice.names.input,
+              index: index(name, slice.names.input), owner: slice.names.input,
               stored: zip(places, slice.sources).map { "\($0.stack).\($1.layers!.lowerBound + i)" + String(rest)! },
               storedInBase: base.map { "\($0.stack).\(slice.base!.layers!.lowerBound + i)" + String(rest)! }, slice: slice,
               position: LayerIndex.position(i, of: range.count)))
@@ -144,8 +152,7 @@ struct OutputTensors {
     for name in names {
       tensors.append(
         OutputTensor(
-          name: name, record: record(name, slice.names.input), owner: slice.names.input,
-          stored: slice.sources.map { _ in name },
+          name: name, record: record(name, slice.names.input), index: index(name, slice.names.input), owner: slice.names.input,
           storedInBase: name, slice: slice, position: 0))
     }
   }
@@ -168,8 +175,10 @@ struct OutputTensors {
   }
 
   private func record(_ name: String, _ input: Int) -> TensorRecord {
-    opened.inputs[input].checkpoint.tensor(named: name)!
+    opened.inputs[input].checkpoint.tensors[index(name, input)]
   }
+
+  private func index(_ name: String, _ input: Int) -> Int { opened.inputs[input].checkpoint.index(of: name)! }
 
   /// Tensors of the input that gives the names, in parts that no module of the recipe means.
   private mutating func listUnlisted() {
@@ -186,10 +195,6 @@ struct OutputTensors {
       warnings.append(
         "\(names.count) tensors of '\(found.parts[part].root)' are in no module of the recipe: copied from \(checkpoint.path)")
     }
-  }
-
-  static func lies(_ left: TensorRecord, _ right: TensorRecord) -> Bool {
-    (left.file, left.offset, left.name) < (right.file, right.offset, right.name)
   }
 
   // MARK: - Configs

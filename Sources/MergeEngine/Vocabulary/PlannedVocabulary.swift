@@ -66,9 +66,7 @@ struct PlannedVocabulary {
   }
 
   static func isKnown(_ name: String) -> Bool {
-    let parts = name.split(separator: ".")
-    guard parts.count >= 2, parts.last == "weight" || parts.last == "bias" else { return false }
-    return names.contains(String(parts[parts.count - 2]))
+    (name.component(before: "weight") ?? name.component(before: "bias")).map(names.contains) ?? false
   }
 
   /// Matrices as high as the vocabulary whose names say nothing; a height that is also some width is a coincidence.

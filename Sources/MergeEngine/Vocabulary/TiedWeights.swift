@@ -52,12 +52,11 @@ struct TiedWeights {
 
   /// The one matrix of such a name; nil when there is none, or more than one.
   private static func name(in checkpoint: Checkpoint, among known: Set<String>) -> String? {
-    let found = checkpoint.tensors.filter { record in
-      let parts = record.name.split(separator: ".")
-      return record.shape.count == 2 && parts.count >= 2 && parts.last == "weight"
-        && known.contains(String(parts[parts.count - 2]))
+    let found = checkpoint.tensors.indices.filter { index in
+      checkpoint.tensors[index].shape.count == 2
+        && checkpoint.tensors[index].name.component(before: "weight").map(known.contains) ?? false
     }
-    return found.count == 1 ? found[0].name : nil
+    return found.count == 1 ? checkpoint.tensors[found[0]].name : nil
   }
 
   /// Does the config say that the head is no copy of the embedding? One that says nothing leaves it to the class of the model.

@@ -152,7 +152,7 @@ class Job:
 
     def plan(self) -> Plan:
         """What the job will do."""
-        return Plan.from_json(self.plan_json())
+        return Plan.of_library(self.plan_json())
 
     def plan_json(self) -> str:
         """The same as JSON."""

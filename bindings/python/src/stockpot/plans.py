@@ -13,6 +13,38 @@ if TYPE_CHECKING:
     from .checkpoints import Checkpoint
 
 
+class _Document:
+    """A JSON object that is read as a whole only when it must be: one of 20,000 tensors takes a quarter of a second."""
+
+    def __init__(self, content: str | dict[str, Any]) -> None:
+        self._text = content if isinstance(content, str) else ""
+        self._read = None if isinstance(content, str) else content
+
+    @property
+    def whole(self) -> dict[str, Any]:
+        """The object."""
+        if self._read is None:
+            read: dict[str, Any] = json.loads(self._text or "{}")
+            self._read, self._text = read, ""
+        return self._read
+
+    def get(self, key: str) -> Any:
+        """One member; None if there is none.
+
+        The library writes two spaces per level and escapes every line break within a string, so a line that begins with
+        two spaces and a quote is a member of the outermost object.
+        """
+        if self._read is None:
+            line = f'\n  "{key}": '
+            place = self._text.find(line)
+            if place >= 0:
+                return _DECODER.raw_decode(self._text, place + len(line))[0]
+        return self.whole.get(key)
+
+
+_DECODER = json.JSONDecoder()
+
+
 class Plan(Mapping[str, Any]):
     """What a merge will do, made from the headers of its inputs. It is a mapping of the entries of the plan's JSON.
 
@@ -20,12 +52,23 @@ class Plan(Mapping[str, Any]):
     """
 
     def __init__(self, data: dict[str, Any]) -> None:
-        self._data = data
+        self._document = _Document(data)
+
+    @property
+    def _data(self) -> dict[str, Any]:
+        return self._document.whole
 
     @classmethod
     def from_json(cls, text: str) -> Plan:
         """Read a plan that was written by `to_json`, or by the library."""
         return cls(json.loads(text))
+
+    @classmethod
+    def of_library(cls, text: str) -> Plan:
+        """A plan as the library wrote it, read when it is looked at."""
+        plan = cls({})
+        plan._document = _Document(text)
+        return plan
 
     def to_json(self, indent: int | None = None) -> str:
         """The whole plan as JSON, which names every byte range of the output."""
@@ -47,7 +90,7 @@ class Plan(Mapping[str, Any]):
     @property
     def method(self) -> str:
         """Name of the merge method."""
-        return str(self._data.get("method", ""))
+        return str(self._document.get("method") or "")
 
     @property
     def output(self) -> Path | None:
@@ -58,7 +101,7 @@ class Plan(Mapping[str, Any]):
     @property
     def inputs(self) -> list[dict[str, Any]]:
         """The checkpoints read: path, role ("base" or "model"), tensors, bytes, parameters."""
-        return list(self._data.get("inputs", ()))
+        return list(self._document.get("inputs") or ())
 
     @property
     def donor(self) -> str | None:
@@ -116,7 +159,7 @@ class Plan(Mapping[str, Any]):
     @property
     def warnings(self) -> list[str]:
         """What its author may not have meant."""
-        return [str(warning) for warning in self._data.get("warnings", ())]
+        return [str(warning) for warning in self._document.get("warnings") or ()]
 
     @property
     def all_warnings(self) -> list[str]:
@@ -138,6 +181,7 @@ class MergeResult:
         self.path = path
         self.plan = plan
         self.report_json = report_json
+        self._document = _Document(report_json)
 
     def __fspath__(self) -> str:
         return os.fspath(self.path)
@@ -151,11 +195,10 @@ class MergeResult:
 
         return Checkpoint(self.path / "merged" if (self.path / "merged").is_dir() else self.path)
 
-    @functools.cached_property
+    @property
     def report(self) -> dict[str, Any]:
         """The report: build, recipe, times, summary, warnings, and what was decided for each tensor."""
-        report: dict[str, Any] = json.loads(self.report_json or "{}")
-        return report
+        return self._document.whole
 
     @functools.cached_property
     def report_path(self) -> Path | None:
@@ -167,7 +210,7 @@ class MergeResult:
     @property
     def summary(self) -> dict[str, Any]:
         """Counts of the whole merge: tensors, merged, copied, bytes_read, bytes_written, warnings."""
-        return dict(self.report.get("summary") or {})
+        return dict(self._document.get("summary") or {})
 
     @property
     def warnings(self) -> list[str]:
@@ -178,12 +221,12 @@ class MergeResult:
     def late_warnings(self) -> list[str]:
         """Warnings of the run that the plan could not know."""
         planned = set(self.plan.warnings)
-        return [str(warning) for warning in self.report.get("warnings", ()) if warning not in planned]
+        return [str(warning) for warning in self._document.get("warnings") or () if warning not in planned]
 
     @property
     def seconds(self) -> float:
         """Time that the run took."""
-        return float(self.report.get("seconds") or 0.0)
+        return float(self._document.get("seconds") or 0.0)
 
     @property
     def tensors(self) -> int:

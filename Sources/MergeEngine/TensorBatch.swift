@@ -1,0 +1,72 @@
+import Checkpoints
+import Platform
+import TensorKernels
+
+/// Consecutive small tensors, which one worker carries from their first step to their last, one after another.
+///
+/// Handed out stretch by stretch, a tensor of some kilobytes costs more in locks, wake-ups and system calls than in bytes. Their inputs
+/// are mapped in one piece where they lie side by side, as they do where models have the same layout.
+struct TensorBatch {
+  /// Of the executor's tasks.
+  let range: Range<Int>
+  /// Of the tensor that needs most.
+  let scratchBytes: Int
+
+  /// Bytes of one input at most: what is worth a mapping of its own.
+  static let bytes = 1 << 20
+
+  /// Is a tensor no more than one stretch, and independent of others?
+  static func isSmall(_ task: TensorTask) -> Bool { task.group == nil && task.context.count <= Partition.unit }
+
+  /// The tensors from `first` on that make a batch, if they are small and fit.
+  /// - Parameters:
+  ///   - most: how many at most, so that there is something left for the others at the end.
+  ///   - room: bytes of scratch that are free; nil: any number.
+  init?(_ tasks: [TensorTask], from first: Int, most: Int, room: Int?) {
+    var (end, bytes, scratch) = (first, 0, 0)
+    while end < tasks.count, end - first < most {
+      let task = tasks[end]
+      guard Self.isSmall(task) else { break }
+      if let room, task.scratchBytes > room { break }
+      bytes += task.context.count * (task.inputs.map(\.dtype.size).max() ?? 1)
+      if end > first, bytes > Self.bytes { break }
+      scratch = max(scratch, task.scratchBytes)
+      end += 1
+    }
+    guard end > first else { return nil }
+    (range, scratchBytes) = (first..<end, scratch)
+  }
+}
+
+/// The inputs of a batch in the address space.
+struct BatchWindows {
+  /// Per input: the window, where its first byte lies in its file, and whose it is; nil: read as ever.
+  private var windows: [(window: MappedWindow, first: Int, checkpoint: Checkpoint, file: Int)?] = []
+
+  init(_ tasks: ArraySlice<TensorTask>) {
+    guard let first = tasks.first else { return }
+    windows = first.inputs.indices.map { position in
+      guard case .stored(let checkpoint, let record) = first.inputs[position] else { return nil }
+      var (low, high, sum) = (record.offset, record.offset, 0)
+      for task in tasks {
+        guard position < task.inputs.count, case .stored(let other, let part) = task.inputs[position], other === checkpoint,
+          part.file == record.file
+        else { return nil }
+        (low, high, sum) = (min(low, part.offset), max(high, part.offset + part.byteCount), sum + part.byteCount)
+      }
+      guard high - low <= 2 * sum, let window = checkpoint.window(file: record.file, bytes: low..<high) else { return nil }
+      checkpoint.prefetch(file: record.file, bytes: high..<high + TensorBatch.bytes)
+      return (window, low, checkpoint, record.file)
+    }
+  }
+
+  /// Per input of a tensor of the batch, its first element; nil: read it. Valid as long as this is.
+  func starts(_ task: TensorTask) -> [UnsafeRawPointer?] {
+    task.inputs.indices.map { position in
+      guard position < windows.count, let (window, first, _, _) = windows[position],
+        case .stored(_, let record) = task.inputs[position], record.offset % max(1, record.dtype.size) == 0
+      else { return nil }
+      return window.start + (record.offset - first)
+    }
+  }
+}
