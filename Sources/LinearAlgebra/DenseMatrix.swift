@@ -46,9 +46,15 @@ public struct MatrixView {
 
   /// Largest magnitude of an element; nil when one is NaN or infinite.
   public var peak: Double? {
+    let ranges = Cut.ranges(count, work: count << 5)
+    let peaks = Crew.map(ranges.count) { peak(ranges[$0]) }
+    return peaks.reduce(0) { all, part in all.flatMap { all in part.map { max(all, $0) } } }
+  }
+
+  private func peak(_ range: Range<Int>) -> Double? {
     var peak = 0.0
     var carry = 0.0
-    for i in 0..<count {
+    for i in range {
       peak = max(peak, values[i].magnitude)
       // A difference with itself is 0, or NaN where the element is not finite.
       carry += values[i] - values[i]
@@ -57,7 +63,7 @@ public struct MatrixView {
   }
 
   public func scale(by factor: Double) {
-    for i in 0..<count { values[i] *= factor }
+    Cut.each(count) { for i in $0 { values[i] *= factor } }
   }
 }
 
@@ -102,15 +108,19 @@ extension MatrixView {
     ).run(factor: factor, keeping: keeping)
   }
 
-  /// self = a aᵀ, or aᵀ a; symmetric, both triangles.
-  func gram(of a: MatrixView, columns ofColumns: Bool) {
+  /// self = a aᵀ, or aᵀ a; symmetric, both triangles or the lower one only.
+  func gram(of a: MatrixView, columns ofColumns: Bool, mirrored: Bool = true) {
     precondition(rows == columns && rows == (ofColumns ? a.columns : a.rows))
     let ranges = Cut.ranges(rows, work: rows * a.count / 2)
     // The longest first.
-    Crew.each(ranges.count) { part in gramRows(ranges[ranges.count - 1 - part], a, ofColumns) }
+    Crew.each(ranges.count) { part in
+      let range = ranges[ranges.count - 1 - part]
+      gramRows(range, a, ofColumns)
+      if mirrored { mirror(range) }
+    }
   }
 
-  /// Some rows of the lower triangle, and the same columns of the upper one.
+  /// Some rows of the lower triangle.
   private func gramRows(_ range: Range<Int>, _ a: MatrixView, _ ofColumns: Bool) {
     let start = range.lowerBound
     let inner = ofColumns ? a.rows : a.columns
@@ -124,7 +134,12 @@ extension MatrixView {
       rows: range.count, columns: start, inner: inner, a: own, aStride: a.columns, aTransposed: ofColumns, b: a.values,
       bStride: a.columns, bTransposed: !ofColumns, c: values + start * rows, cStride: rows
     ).runWhole()
-    mirror(range)
+  }
+
+  /// Copy the lower triangle to the upper one.
+  func mirror() {
+    let ranges = Cut.ranges(rows, work: count << 5)
+    Crew.each(ranges.count) { mirror(ranges[ranges.count - 1 - $0]) }
   }
 
   /// Copy rows of the lower triangle to the upper one, tile by tile.

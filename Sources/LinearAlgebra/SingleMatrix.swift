@@ -44,8 +44,8 @@ final class SingleMatrix {
     }
   }
 
-  /// self = a aᵀ, or aᵀ a; symmetric, both triangles.
-  func gram(of a: SingleMatrix, columns ofColumns: Bool) {
+  /// self = a aᵀ, or aᵀ a; symmetric, both triangles or the lower one only.
+  func gram(of a: SingleMatrix, columns ofColumns: Bool, mirrored: Bool = true) {
     precondition(rows == columns && rows == (ofColumns ? a.columns : a.rows))
     let ranges = Cut.ranges(rows, work: rows * a.count / 2)
     Crew.each(ranges.count) { part in
@@ -62,8 +62,14 @@ final class SingleMatrix {
             values + start * rows, &side, 1, 1)
         }
       }
-      mirror(range)
+      if mirrored { mirror(range) }
     }
+  }
+
+  /// Copy the lower triangle to the upper one.
+  func mirror() {
+    let ranges = Cut.ranges(rows, work: count << 5)
+    Crew.each(ranges.count) { mirror(ranges[ranges.count - 1 - $0]) }
   }
 
   /// Copy rows of the lower triangle to the upper one, tile by tile.
@@ -77,18 +83,19 @@ final class SingleMatrix {
     }
   }
 
-  /// An estimate of the largest eigenvalue of a positive semidefinite matrix, from below: within a few percent where it stands apart.
+  /// An estimate of the largest magnitude of an eigenvalue of a symmetric matrix, of which the lower triangle is read: from below, within a
+  /// few percent where it stands apart; not finite where the matrix is not.
   func largestEigenvalue() -> Double {
     let n = rows
     var x = (0..<n).map { Float(($0 &* 2_654_435_761) % 1_000_003) / 500_001 - 1 }
     var norm = 0.0
     for _ in 0..<14 {
       let length = x.reduce(0.0) { $0 + Double($1) * Double($1) }.squareRoot()
-      guard length > 0, length.isFinite else { return 0 }
+      guard length > 0, length.isFinite else { return length }
       x = x.map { Float(Double($0) / length) }
       var y = [Float](repeating: 0, count: n)
       var (size, step, one, zero) = (Int32(n), Int32(1), Float(1), Float(0))
-      OpenBLAS.call { ssymv_("L", &size, &one, values, &size, x, &step, &zero, &y, &step, 1) }
+      OpenBLAS.call { ssymv_("U", &size, &one, values, &size, x, &step, &zero, &y, &step, 1) }
       x = y
       norm = x.reduce(0.0) { $0 + Double($1) * Double($1) }.squareRoot()
     }
