@@ -144,7 +144,8 @@ extension MatrixView {
 
   /// Copy rows of the lower triangle to the upper one, tile by tile.
   func mirror(_ range: Range<Int>) {
-    let tile = 64
+    // A line or two of each row: rows whose distance is a multiple of a large power of two share few places of the cache.
+    let tile = 16
     for top in stride(from: range.lowerBound, to: range.upperBound, by: tile) {
       let end = min(top + tile, range.upperBound)
       for left in stride(from: 0, to: end, by: tile) {

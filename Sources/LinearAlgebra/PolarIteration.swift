@@ -96,8 +96,15 @@ enum PolarIteration {
     let largest = SingleMatrix(gram.view, factor: 1 / unit / unit).largestEigenvalue()
     guard largest > 0, largest.isFinite else { return nil }
     let scale = margin * largest * unit * unit
-    let inverses = Crew.map(function.shifts.count) { inverse(gram, shift: function.shifts[$0] * scale) }
-    guard let first = inverses[0], let second = inverses[1] else { return nil }
+    // The second takes the Gram matrix's place.
+    let (first, second) = (DenseMatrix(rows: n, columns: n), gram)
+    Cut.each(n * n) { (first.values + $0.lowerBound).update(from: gram.values + $0.lowerBound, count: $0.count) }
+    let found = Crew.map(2) { term -> Bool in
+      let own = term == 0 ? first : second
+      for i in 0..<n { own.values[i * n + i] += function.shifts[term] * scale }
+      return SymmetricInverse.replace(own.values, size: n)
+    }
+    guard found[0], found[1] else { return nil }
     // Every direction without a singular value counts one here: many of them are no case for this route.
     var missing = 0.0
     for i in 0..<n { missing += first.values[i * n + i] * function.shifts[0] * scale }
@@ -112,14 +119,6 @@ enum PolarIteration {
     let result = DenseMatrix(rows: a.rows, columns: a.columns)
     if isTall { result.view.product(a, gram.view) } else { result.view.product(gram.view, a) }
     return (SingleMatrix(result.view, factor: 1), largest, condition)
-  }
-
-  private static func inverse(_ gram: DenseMatrix, shift: Double) -> DenseMatrix? {
-    let n = gram.rows
-    let copy = DenseMatrix(rows: n, columns: n)
-    copy.values.update(from: gram.values, count: gram.count)
-    for i in 0..<n { copy.values[i * n + i] += shift }
-    return SymmetricInverse.replace(copy.values, size: n) ? copy : nil
   }
 
   /// Newton and Schulz's steps; nil when x is not near enough to orthonormal.

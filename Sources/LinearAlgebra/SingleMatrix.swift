@@ -66,6 +66,22 @@ final class SingleMatrix {
     }
   }
 
+  /// self = a b where that is symmetric, as for polynomials of one matrix: half of the products, both triangles.
+  func symmetricProduct(_ a: SingleMatrix, _ b: SingleMatrix) {
+    let n = rows
+    precondition(columns == n && a.rows == n && a.columns == n && b.rows == n && b.columns == n)
+    let ranges = Cut.ranges(n, work: n * n * n / 2)
+    Crew.each(ranges.count) { part in
+      let range = ranges[ranges.count - 1 - part]
+      let start = range.lowerBound
+      var (m, k, width, one, zero) = (Int32(range.count), Int32(n), Int32(range.upperBound), Float(1), Float(0))
+      OpenBLAS.call {
+        sgemm_("N", "N", &width, &m, &k, &one, b.values, &k, a.values + start * n, &k, &zero, values + start * n, &k, 1, 1)
+      }
+      mirror(range)
+    }
+  }
+
   /// Copy the lower triangle to the upper one.
   func mirror() {
     let ranges = Cut.ranges(rows, work: count << 5)
@@ -74,7 +90,8 @@ final class SingleMatrix {
 
   /// Copy rows of the lower triangle to the upper one, tile by tile.
   func mirror(_ range: Range<Int>) {
-    let tile = 64
+    // A line or two of each row: rows whose distance is a multiple of a large power of two share few places of the cache.
+    let tile = 16
     for top in stride(from: range.lowerBound, to: range.upperBound, by: tile) {
       let end = min(top + tile, range.upperBound)
       for left in stride(from: 0, to: end, by: tile) {
