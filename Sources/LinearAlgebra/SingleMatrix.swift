@@ -26,20 +26,17 @@ final class SingleMatrix {
   /// self = a b.
   func product(_ a: SingleMatrix, _ b: SingleMatrix) {
     precondition(a.rows == rows && b.columns == columns && a.columns == b.rows)
-    let byColumns = columns > rows
-    let ranges = Cut.ranges(max(rows, columns), work: rows * columns * a.columns)
-    Crew.each(ranges.count) { part in
-      let (start, length) = (ranges[part].lowerBound, ranges[part].count)
+    let tiles = Cut.tiles(rows, columns, work: rows * columns * a.columns)
+    Crew.each(tiles.count) { part in
+      let (down, across) = tiles[part]
       // Column-major, cᵀ = bᵀ aᵀ.
-      var (m, n, k) = (Int32(byColumns ? length : columns), Int32(byColumns ? rows : length), Int32(a.columns))
+      var (m, n, k) = (Int32(across.count), Int32(down.count), Int32(a.columns))
       var (first, second, third) = (Int32(b.columns), Int32(a.columns), Int32(columns))
       var (one, zero) = (Float(1), Float(0))
       OpenBLAS.call {
         sgemm_(
-          "N", "N", &m, &n, &k, &one, b.values + (byColumns ? start : 0), &first,
-          a.values + (byColumns ? 0 : start * a.columns), &second, &zero, values + (byColumns ? start : start * columns),
-          &third,
-          1, 1)
+          "N", "N", &m, &n, &k, &one, b.values + across.lowerBound, &first, a.values + down.lowerBound * a.columns, &second,
+          &zero, values + down.lowerBound * columns + across.lowerBound, &third, 1, 1)
       }
     }
   }
@@ -47,39 +44,25 @@ final class SingleMatrix {
   /// self = a aᵀ, or aᵀ a; symmetric, both triangles or the lower one only.
   func gram(of a: SingleMatrix, columns ofColumns: Bool, mirrored: Bool = true) {
     precondition(rows == columns && rows == (ofColumns ? a.columns : a.rows))
-    let ranges = Cut.ranges(rows, work: rows * a.count / 2)
-    Crew.each(ranges.count) { part in
-      let range = ranges[ranges.count - 1 - part]
-      let start = range.lowerBound
-      let own = a.values + (ofColumns ? start : start * a.columns)
-      var (n, k, gap, side) = (Int32(range.count), Int32(ofColumns ? a.rows : a.columns), Int32(a.columns), Int32(rows))
-      var (one, zero, before) = (Float(1), Float(0), Int32(start))
+    let tiles = Cut.lowerTiles(rows, work: rows * a.count / 2)
+    Crew.each(tiles.count) { part in
+      let (down, across) = tiles[part]
+      let own = a.values + (ofColumns ? down.lowerBound : down.lowerBound * a.columns)
+      let other = a.values + (ofColumns ? across.lowerBound : across.lowerBound * a.columns)
+      let target = values + down.lowerBound * rows + across.lowerBound
+      var (n, k, gap, side) = (Int32(down.count), Int32(ofColumns ? a.rows : a.columns), Int32(a.columns), Int32(rows))
+      var (one, zero, width) = (Float(1), Float(0), Int32(across.count))
       OpenBLAS.call {
-        ssyrk_("U", ofColumns ? "N" : "T", &n, &k, &one, own, &gap, &zero, values + start * rows + start, &side, 1, 1)
-        if start > 0 {
+        if down == across {
+          ssyrk_("U", ofColumns ? "N" : "T", &n, &k, &one, own, &gap, &zero, target, &side, 1, 1)
+        } else {
           sgemm_(
-            ofColumns ? "N" : "T", ofColumns ? "T" : "N", &before, &n, &k, &one, a.values, &gap, own, &gap, &zero,
-            values + start * rows, &side, 1, 1)
+            ofColumns ? "N" : "T", ofColumns ? "T" : "N", &width, &n, &k, &one, other, &gap, own, &gap, &zero, target, &side,
+            1, 1)
         }
       }
-      if mirrored { mirror(range) }
     }
-  }
-
-  /// self = a b where that is symmetric, as for polynomials of one matrix: half of the products, both triangles.
-  func symmetricProduct(_ a: SingleMatrix, _ b: SingleMatrix) {
-    let n = rows
-    precondition(columns == n && a.rows == n && a.columns == n && b.rows == n && b.columns == n)
-    let ranges = Cut.ranges(n, work: n * n * n / 2)
-    Crew.each(ranges.count) { part in
-      let range = ranges[ranges.count - 1 - part]
-      let start = range.lowerBound
-      var (m, k, width, one, zero) = (Int32(range.count), Int32(n), Int32(range.upperBound), Float(1), Float(0))
-      OpenBLAS.call {
-        sgemm_("N", "N", &width, &m, &k, &one, b.values, &k, a.values + start * n, &k, &zero, values + start * n, &k, 1, 1)
-      }
-      mirror(range)
-    }
+    if mirrored { mirror() }
   }
 
   /// Copy the lower triangle to the upper one.

@@ -11,13 +11,13 @@ import Platform
 // in binary32 at order 1536 and a condition of 1000, 2.0e-5 against 1.0e-5.
 // Not positive definite: false, A is undefined. NaN: the caller has looked.
 // Cost: n³ multiplications, as Cholesky's way, but nearly all in products, which OpenBLAS does at twice the rate of its factorisations and
-// triangular inverses, and which idle workers share (Crew.swift) in strips of 192: the same cuts for any number of workers.
+// triangular inverses, and which idle workers share (Crew.swift) in strips of 384: the same cuts for any number of workers.
 // Scratch: n² / 3.
 // Source: Higham, Accuracy and Stability of Numerical Algorithms, 2002, 13.1 and 14.
 
 enum SymmetricInverse {
   private static let smallest = 128
-  private static let strip = 192
+  private static let strip = 384
 
   /// - Returns: was it positive definite?
   static func replace<Element: BLASElement>(_ a: UnsafeMutablePointer<Element>, size n: Int) -> Bool {
