@@ -38,6 +38,14 @@ void sgemm_(const char *transa, const char *transb, const int *m, const int *n, 
 void ssyrk_(const char *uplo, const char *trans, const int *n, const int *k, const float *alpha, const float *a,
             const int *lda, const float *beta, float *c, const int *ldc, size_t uplo_length, size_t trans_length);
 
+/* C = alpha * A * B + beta * C, or B * A, for a symmetric A of which one triangle is read; binary64 and binary32. */
+void dsymm_(const char *side, const char *uplo, const int *m, const int *n, const double *alpha, const double *a,
+            const int *lda, const double *b, const int *ldb, const double *beta, double *c, const int *ldc, size_t side_length,
+            size_t uplo_length);
+void ssymm_(const char *side, const char *uplo, const int *m, const int *n, const float *alpha, const float *a, const int *lda,
+            const float *b, const int *ldb, const float *beta, float *c, const int *ldc, size_t side_length,
+            size_t uplo_length);
+
 /* C = alpha * op(A) * op(B) + beta * C, binary64, column-major. */
 void dgemm_(const char *transa, const char *transb, const int *m, const int *n, const int *k, const double *alpha,
             const double *a, const int *lda, const double *b, const int *ldb, const double *beta, double *c, const int *ldc,

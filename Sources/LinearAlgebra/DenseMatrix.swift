@@ -46,9 +46,15 @@ public struct MatrixView {
 
   /// Largest magnitude of an element; nil when one is NaN or infinite.
   public var peak: Double? {
+    let ranges = Cut.ranges(count, work: count << 5)
+    let peaks = Crew.map(ranges.count) { peak(ranges[$0]) }
+    return peaks.reduce(0) { all, part in all.flatMap { all in part.map { max(all, $0) } } }
+  }
+
+  private func peak(_ range: Range<Int>) -> Double? {
     var peak = 0.0
     var carry = 0.0
-    for i in 0..<count {
+    for i in range {
       peak = max(peak, values[i].magnitude)
       // A difference with itself is 0, or NaN where the element is not finite.
       carry += values[i] - values[i]
@@ -57,7 +63,7 @@ public struct MatrixView {
   }
 
   public func scale(by factor: Double) {
-    for i in 0..<count { values[i] *= factor }
+    Cut.each(count) { for i in $0 { values[i] *= factor } }
   }
 }
 
@@ -74,6 +80,27 @@ enum Cut {
   static func ranges(_ length: Int, work: Int) -> [Range<Int>] {
     guard work >= smallest else { return [0..<length] }
     let width = max(32, (length + parts - 1) / parts + 15) / 16 * 16
+    return stride(from: 0, to: length, by: width).map { $0..<min($0 + width, length) }
+  }
+
+  /// The tiles of a product. A call packs its operands anew, in strips of 192 a quarter of its time: so tiles are nearly square, of a side
+  /// of 768 at most, but four of them at least.
+  static func tiles(_ rows: Int, _ columns: Int, work: Int) -> [(down: Range<Int>, across: Range<Int>)] {
+    guard work >= smallest else { return [(0..<rows, 0..<columns)] }
+    return sides(rows).flatMap { down in sides(columns).map { (down, $0) } }
+  }
+
+  /// Those of a symmetric result's lower triangle: squares on the diagonal last, which are half of the work.
+  static func lowerTiles(_ rows: Int, work: Int) -> [(down: Range<Int>, across: Range<Int>)] {
+    guard work >= smallest else { return [(0..<rows, 0..<rows)] }
+    let sides = sides(rows)
+    let below = sides.indices.flatMap { i in sides[..<i].map { (sides[i], $0) } }
+    return below + sides.map { ($0, $0) }
+  }
+
+  private static func sides(_ length: Int) -> [Range<Int>] {
+    let count = length < 64 ? 1 : max(2, (length + 767) / 768)
+    let width = ((length + count - 1) / count + 15) / 16 * 16
     return stride(from: 0, to: length, by: width).map { $0..<min($0 + width, length) }
   }
 
@@ -102,34 +129,41 @@ extension MatrixView {
     ).run(factor: factor, keeping: keeping)
   }
 
-  /// self = a aᵀ, or aᵀ a; symmetric, both triangles.
-  func gram(of a: MatrixView, columns ofColumns: Bool) {
+  /// self = a aᵀ, or aᵀ a; symmetric, both triangles or the lower one only.
+  func gram(of a: MatrixView, columns ofColumns: Bool, mirrored: Bool = true) {
     precondition(rows == columns && rows == (ofColumns ? a.columns : a.rows))
-    let ranges = Cut.ranges(rows, work: rows * a.count / 2)
-    // The longest first.
-    Crew.each(ranges.count) { part in gramRows(ranges[ranges.count - 1 - part], a, ofColumns) }
+    let tiles = Cut.lowerTiles(rows, work: rows * a.count / 2)
+    Crew.each(tiles.count) { gramTile(tiles[$0].down, tiles[$0].across, a, ofColumns) }
+    if mirrored { mirror() }
   }
 
-  /// Some rows of the lower triangle, and the same columns of the upper one.
-  private func gramRows(_ range: Range<Int>, _ a: MatrixView, _ ofColumns: Bool) {
-    let start = range.lowerBound
+  private func gramTile(_ down: Range<Int>, _ across: Range<Int>, _ a: MatrixView, _ ofColumns: Bool) {
     let inner = ofColumns ? a.rows : a.columns
-    let own = a.values + (ofColumns ? start : start * a.columns)
-    let corner = values + start * rows + start
-    var (n, k, gap, side) = (Int32(range.count), Int32(inner), Int32(max(1, a.columns)), Int32(rows))
+    let own = a.values + (ofColumns ? down.lowerBound : down.lowerBound * a.columns)
+    let other = a.values + (ofColumns ? across.lowerBound : across.lowerBound * a.columns)
+    let target = values + down.lowerBound * rows + across.lowerBound
+    guard down == across else {
+      return StridedProduct(
+        rows: down.count, columns: across.count, inner: inner, a: own, aStride: a.columns, aTransposed: ofColumns, b: other,
+        bStride: a.columns, bTransposed: !ofColumns, c: target, cStride: rows
+      ).runWhole()
+    }
+    var (n, k, gap, side) = (Int32(down.count), Int32(inner), Int32(max(1, a.columns)), Int32(rows))
     var (one, zero) = (1.0, 0.0)
     // Row-major a is column-major aᵀ.
-    OpenBLAS.call { dsyrk_("U", ofColumns ? "N" : "T", &n, &k, &one, own, &gap, &zero, corner, &side, 1, 1) }
-    StridedProduct(
-      rows: range.count, columns: start, inner: inner, a: own, aStride: a.columns, aTransposed: ofColumns, b: a.values,
-      bStride: a.columns, bTransposed: !ofColumns, c: values + start * rows, cStride: rows
-    ).runWhole()
-    mirror(range)
+    OpenBLAS.call { dsyrk_("U", ofColumns ? "N" : "T", &n, &k, &one, own, &gap, &zero, target, &side, 1, 1) }
+  }
+
+  /// Copy the lower triangle to the upper one.
+  func mirror() {
+    let ranges = Cut.ranges(rows, work: count << 5)
+    Crew.each(ranges.count) { mirror(ranges[ranges.count - 1 - $0]) }
   }
 
   /// Copy rows of the lower triangle to the upper one, tile by tile.
   func mirror(_ range: Range<Int>) {
-    let tile = 64
+    // A line or two of each row: rows whose distance is a multiple of a large power of two share few places of the cache.
+    let tile = 16
     for top in stride(from: range.lowerBound, to: range.upperBound, by: tile) {
       let end = min(top + tile, range.upperBound)
       for left in stride(from: 0, to: end, by: tile) {
@@ -155,29 +189,15 @@ struct StridedProduct {
 
   /// The whole product, cut into parts for a crew where it is large.
   func run(factor: Double = 1, keeping: Double = 0) {
-    let work = rows * columns * inner
-    if columns > rows {
-      let ranges = Cut.ranges(columns, work: work)
-      Crew.each(ranges.count) { columns(ranges[$0]).runWhole(factor: factor, keeping: keeping) }
-    } else {
-      let ranges = Cut.ranges(rows, work: work)
-      Crew.each(ranges.count) { rows(ranges[$0]).runWhole(factor: factor, keeping: keeping) }
-    }
+    let tiles = Cut.tiles(rows, columns, work: rows * columns * inner)
+    Crew.each(tiles.count) { tile(tiles[$0].down, tiles[$0].across).runWhole(factor: factor, keeping: keeping) }
   }
 
-  private func rows(_ range: Range<Int>) -> StridedProduct {
+  private func tile(_ down: Range<Int>, _ across: Range<Int>) -> StridedProduct {
     StridedProduct(
-      rows: range.count, columns: columns, inner: inner, a: a + range.lowerBound * (aTransposed ? 1 : aStride),
-      aStride: aStride,
-      aTransposed: aTransposed, b: b, bStride: bStride, bTransposed: bTransposed, c: c + range.lowerBound * cStride,
-      cStride: cStride)
-  }
-
-  private func columns(_ range: Range<Int>) -> StridedProduct {
-    StridedProduct(
-      rows: rows, columns: range.count, inner: inner, a: a, aStride: aStride, aTransposed: aTransposed,
-      b: b + range.lowerBound * (bTransposed ? bStride : 1), bStride: bStride, bTransposed: bTransposed,
-      c: c + range.lowerBound, cStride: cStride)
+      rows: down.count, columns: across.count, inner: inner, a: a + down.lowerBound * (aTransposed ? 1 : aStride),
+      aStride: aStride, aTransposed: aTransposed, b: b + across.lowerBound * (bTransposed ? bStride : 1), bStride: bStride,
+      bTransposed: bTransposed, c: c + down.lowerBound * cStride + across.lowerBound, cStride: cStride)
   }
 
   func runWhole(factor: Double = 1, keeping: Double = 0) {

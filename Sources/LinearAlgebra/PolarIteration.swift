@@ -2,20 +2,24 @@ import COpenBLAS
 import Glibc
 import Platform
 
-// Polar factor of a matrix of full rank, to binary32's accuracy, by products and Cholesky factorisations: Q = U Vᵀ of A = U diag(sigma) Vᵀ.
+// Polar factor of a matrix of full rank, to binary32's accuracy, by products and symmetric inverses: Q = U Vᵀ of A = U diag(sigma) Vᵀ.
 //
 //   X = Z(A), Z(x) = M x (1 + sum_j a_j / (x² + c_j)), Zolotarev's best odd rational function on [l, 1]: it takes all singular values
-//   near to 1 and leaves U and V; X = X (I + sum_j a_j (XᵀX + c_j I)^-1) needs one Cholesky inverse for each term
-//   X = X (15 I - 10 XᵀX + 3 (XᵀX)²) / 8, until |I - XᵀX| <= d with 5/16 d³ <= 2e-7
+//   near to 1 and leaves U and V; X = X (I + sum_j a_j (XᵀX + c_j I)^-1) needs one inverse for each term (SymmetricInverse.swift)
+//   X = X (3 I - XᵀX) / 2 once |I - XᵀX| <= d with 3/8 d² <= 2.5e-7, half of what rounding leaves; until then
+//   X = X (15 I - 10 XᵀX + 3 (XᵀX)²) / 8, which leaves 5/16 d³ for one product more
 //
 // Shapes: A [m, n] row-major, replaced; r = min(m, n) >= `smallest`; XᵀX stands for the smaller of XᵀX and X Xᵀ.
-// Arithmetic: where a Cholesky factorisation says that sigma_r > sigma_1 / 20, binary32 and four terms. Else two terms in binary64 first,
-// for l = 1e-5: what they leave is in [0.29, 1], and two terms in binary32 do the rest. So a rounding error of binary32 is never divided
-// by less than 1 / 20: the error is about 1e-6 of the largest element.
+// Arithmetic: where a Cholesky factorisation says that sigma_r > sigma_1 / 20, binary32 and four terms, whose remainder is 1.6e-4. Else
+// two terms with Gram matrix and inverses in binary64 first, for l = 1e-5: what they leave is in [0.29, 1], and two terms in binary32 do
+// the rest but for 3.3e-4. Matrices that are nearly square are not asked: random ones have a condition of about n. A rounding error of
+// binary32 is divided by no less than 1 / 20. A times the factor that the binary64 inverses give is a product in binary64: the sums
+// in it cancel, and in binary32 they left 2e-5 (Frobenius, relative) at a condition of 5000.
 // Rank: what is not of full rank, or worse conditioned than 1 / l, does not come near to 1, which is seen by d: nil, and A is as before.
-// sigma_1 comes from the power method and the condition from its inverse: within a few percent. NaN: the caller has looked.
-// Cost: 4 m n r + 8 r³ in binary32; before it, where needed, 3 m n r + 2 r³ in binary64, at half the rate; all shared among idle
-// workers (Crew.swift), cut where the sizes say.
+// sigma_1, d and the inverse of the condition come from the power method: within a few percent where they stand apart.
+// NaN: the caller has looked.
+// Cost: 3 m n r + 2 r³ in binary32 (4 r³ without the start); the start 3 m n r + 2 r³ in binary64, at half the rate; all
+// shared among idle workers (Crew.swift), cut where the sizes say.
 // Source: Nakatsukasa and Freund, "Computing fundamental matrix decompositions accurately via the matrix sign function in two
 // iterations", SIAM Review 58(3), 2016; Higham, Functions of Matrices, 2008, chapter 8.
 
@@ -26,36 +30,36 @@ enum PolarIteration {
   private static let hard = 1e-5
   /// The power method's estimate is from below.
   private static let margin = 1.15
+  private static let remainder = 2.5e-7
 
   /// - Parameter tolerance: what `drop` would leave out; singular values near to it are not for this route.
   static func replace(_ a: MatrixView, tolerance: Double, peak: Double) -> PolarFactor.Result? {
     let unit = Double(sign: .plus, exponent: peak.exponent, significand: 1)
     guard a.side >= smallest, tolerance <= hard / 2 else { return nil }
     let isTall = a.rows > a.columns
-    let side = a.side
-    var x = SingleMatrix(a, factor: 1 / unit)
-    let square = SingleMatrix(rows: side, columns: side)
-    square.gram(of: x, columns: isTall)
-    let bound = margin * square.largestEigenvalue()
-    guard bound > 0, bound.isFinite else { return nil }
-    let function: Zolotarev
-    var (scale, condition) = (bound, 0.0)
-    if isDefinite(square, shift: -easy * easy * bound) {
-      function = Zolotarev(least: easy, terms: 4)
+    var x: SingleMatrix
+    let square = SingleMatrix(rows: a.side, columns: a.side)
+    let largest: Double
+    let condition: Double
+    let root: SingleMatrix
+    if let (start, bound) = easyStart(a, unit, square, isTall) {
+      let function = Zolotarev(least: easy, terms: 4)
+      guard let found = function.applied(to: square, scale: bound) else { return nil }
+      (x, root, largest) = (start, found.root, bound / margin)
+      let smallest = 1 / found.first.largestEigenvalue() - function.shifts[0] * bound
+      condition = (largest / max(smallest, 1e-7 * bound)).squareRoot()
     } else {
-      let first = Zolotarev(least: hard, terms: 2)
-      guard let start = reduce(a, unit, isTall, bound, first) else { return nil }
-      (x, condition, scale) = (start.x, start.condition, 1)
-      function = Zolotarev(least: first.range, terms: 2)
-      square.gram(of: x, columns: isTall)
+      let function = Zolotarev(least: hard, terms: 2)
+      guard let start = reduce(a, unit, isTall, function) else { return nil }
+      (x, largest, condition) = (start.x, start.largest, start.condition)
+      square.gram(of: x, columns: isTall, mirrored: false)
+      guard let found = Zolotarev(least: function.range, terms: 2).applied(to: square, scale: 1) else { return nil }
+      root = found.root
     }
-    guard let (root, smallest) = function.applied(to: square, scale: scale) else { return nil }
-    if condition == 0 { condition = (bound / margin / smallest).squareRoot() }
     x = multiply(root, x, isTall)
     guard let result = polish(x, square, root, isTall) else { return nil }
     let sum = put(result, into: a)
-    return PolarFactor.Result(
-      rank: side, largest: (bound / margin).squareRoot() * unit, sum: sum, condition: max(1, condition))
+    return PolarFactor.Result(rank: a.side, largest: largest.squareRoot() * unit, sum: sum, condition: max(1, condition))
   }
 
   private static func multiply(_ factor: SingleMatrix, _ x: SingleMatrix, _ isTall: Bool) -> SingleMatrix {
@@ -64,80 +68,85 @@ enum PolarIteration {
     return result
   }
 
-  /// Is square + shift I positive definite?
-  private static func isDefinite(_ square: SingleMatrix, shift: Double) -> Bool {
+  /// A in binary32 with a bound of sigma_1², where that is enough, and its Gram matrix (the lower triangle).
+  private static func easyStart(
+    _ a: MatrixView, _ unit: Double, _ square: SingleMatrix, _ isTall: Bool
+  ) -> (x: SingleMatrix, bound: Double)? {
+    guard 4 * max(a.rows, a.columns) > 5 * a.side else { return nil }
+    let x = SingleMatrix(a, factor: 1 / unit)
+    square.gram(of: x, columns: isTall, mirrored: false)
+    let bound = margin * square.largestEigenvalue()
+    guard bound > 0, bound.isFinite else { return nil }
+    // Is square - easy² bound I positive definite?
     let copy = SingleMatrix(rows: square.rows, columns: square.rows)
-    copy.values.update(from: square.values, count: square.count)
-    for i in 0..<square.rows { copy.values[i * square.rows + i] += Float(shift) }
+    Cut.each(square.count) { (copy.values + $0.lowerBound).update(from: square.values + $0.lowerBound, count: $0.count) }
+    for i in 0..<square.rows { copy.values[i * square.rows + i] -= Float(easy * easy * bound) }
     var (n, info) = (Int32(square.rows), Int32(0))
-    OpenBLAS.call { spotrf_("L", &n, copy.values, &n, &info, 1) }
-    return info == 0
+    OpenBLAS.call { spotrf_("U", &n, copy.values, &n, &info, 1) }
+    return info == 0 ? (x, bound) : nil
   }
 
-  /// The first function, in binary64.
+  /// The first function, with the Gram matrix and the inverses in binary64; sigma_1² and the condition, in the unit of x.
   private static func reduce(
-    _ a: MatrixView, _ unit: Double, _ isTall: Bool, _ bound: Double, _ function: Zolotarev
-  ) -> (x: SingleMatrix, condition: Double)? {
+    _ a: MatrixView, _ unit: Double, _ isTall: Bool, _ function: Zolotarev
+  ) -> (x: SingleMatrix, largest: Double, condition: Double)? {
     let n = a.side
     let gram = DenseMatrix(rows: n, columns: n)
-    gram.view.gram(of: a, columns: isTall)
-    let scale = bound * unit * unit
-    let inverses = Crew.map(function.shifts.count) { inverse(gram, shift: function.shifts[$0] * scale) }
-    guard let first = inverses[0], let second = inverses[1] else { return nil }
+    gram.view.gram(of: a, columns: isTall, mirrored: false)
+    let largest = SingleMatrix(gram.view, factor: 1 / unit / unit).largestEigenvalue()
+    guard largest > 0, largest.isFinite else { return nil }
+    let scale = margin * largest * unit * unit
+    // The second takes the Gram matrix's place.
+    let (first, second) = (DenseMatrix(rows: n, columns: n), gram)
+    Cut.each(n * n) { (first.values + $0.lowerBound).update(from: gram.values + $0.lowerBound, count: $0.count) }
+    let found = Crew.map(2) { term -> Bool in
+      let own = term == 0 ? first : second
+      for i in 0..<n { own.values[i * n + i] += function.shifts[term] * scale }
+      return SymmetricInverse.replace(own.values, size: n)
+    }
+    guard found[0], found[1] else { return nil }
     // Every direction without a singular value counts one here: many of them are no case for this route.
     var missing = 0.0
     for i in 0..<n { missing += first.values[i * n + i] * function.shifts[0] * scale }
     guard missing <= max(2, 0.02 * Double(n)) else { return nil }
     let smallest = 1 / (SingleMatrix(first.view, factor: scale).largestEigenvalue() / scale) - function.shifts[0] * scale
+    let condition = (scale / margin / max(smallest, 1e-14 * scale)).squareRoot()
     let outer = function.slope / scale.squareRoot()
     let weights = function.weights.map { $0 * scale * outer }
     Cut.each(n * n) { for i in $0 { gram.values[i] = weights[0] * first.values[i] + weights[1] * second.values[i] } }
     for i in 0..<n { gram.values[i * n + i] += outer }
+    gram.view.mirror()
     let result = DenseMatrix(rows: a.rows, columns: a.columns)
     if isTall { result.view.product(a, gram.view) } else { result.view.product(gram.view, a) }
-    return (SingleMatrix(result.view, factor: 1), (scale / margin / max(smallest, 1e-14 * scale)).squareRoot())
+    return (SingleMatrix(result.view, factor: 1), largest, condition)
   }
 
-  private static func inverse(_ gram: DenseMatrix, shift: Double) -> DenseMatrix? {
-    let n = gram.rows
-    let copy = DenseMatrix(rows: n, columns: n)
-    copy.values.update(from: gram.values, count: gram.count)
-    for i in 0..<n { copy.values[i * n + i] += shift }
-    var (size, info) = (Int32(n), Int32(0))
-    OpenBLAS.call { dpotrf_("U", &size, copy.values, &size, &info, 1) }
-    guard info == 0 else { return nil }
-    OpenBLAS.call { dpotri_("U", &size, copy.values, &size, &info, 1) }
-    guard info == 0 else { return nil }
-    copy.view.mirror(0..<n)
-    return copy
-  }
-
-  /// Newton and Schulz's step of the fifth degree; nil when x is not near enough to orthonormal.
+  /// Newton and Schulz's steps; nil when x is not near enough to orthonormal.
   private static func polish(
     _ start: SingleMatrix, _ square: SingleMatrix, _ scratch: SingleMatrix, _ isTall: Bool
   ) -> SingleMatrix? {
     var x = start
     let n = square.rows
-    for _ in 0..<3 {
+    for _ in 0..<4 {
       square.gram(of: x, columns: isTall)
-      // Symmetric: its own Gram matrix is its square.
-      scratch.gram(of: square, columns: false)
-      var fourth = 0.0
-      for i in 0..<n {
-        var row = 0.0
-        for j in 0..<n {
-          let (y, z) = (square.values[i * n + j], scratch.values[i * n + j])
-          let defect = (i == j ? 1 : 0) - 2 * y + z
-          row += Double(defect * defect)
-          scratch.values[i * n + j] = ((i == j ? 15 : 0) - 10 * y + 3 * z) / 8
-        }
-        fourth += row
+      Cut.each(n * n) { range in for i in range { square.values[i] = -square.values[i] } }
+      for i in 0..<n { square.values[i * n + i] += 1 }
+      // I - Y: its largest eigenvalue by magnitude.
+      let distance = margin * square.largestEigenvalue()
+      guard distance <= 0.5 else { return nil }
+      if 3 / 8 * distance * distance <= remainder {
+        Cut.each(n * n) { range in for i in range { square.values[i] *= 0.5 } }
+        for i in 0..<n { square.values[i * n + i] += 1 }
+        return multiply(square, x, isTall)
       }
-      // |I - Y|² <= |(I - Y)²|, in Frobenius' norm on the right.
-      let distance = fourth.squareRoot().squareRoot()
-      guard distance <= 0.4 else { return nil }
+      // With E = I - Y: I + E / 2 + 3/8 E². Symmetric: its own Gram matrix is its square.
+      scratch.gram(of: square, columns: false)
+      Cut.each(n * n) { range in
+        for i in range { scratch.values[i] = 0.5 * square.values[i] + 0.375 * scratch.values[i] }
+      }
+      for i in 0..<n { scratch.values[i * n + i] += 1 }
       x = multiply(scratch, x, isTall)
-      if 5 / 16 * distance * distance * distance <= 2e-7 { return x }
+      if 5 / 16 * distance * distance * distance <= remainder { return x }
     }
     return nil
   }
@@ -198,31 +207,25 @@ struct Zolotarev {
     range = slope * least * (1 + zip(weights, poles).reduce(0.0) { $0 + $1.0 / (least * least + $1.1) })
   }
 
-  /// slope / sqrt(scale) (I + sum_j weights_j (square / scale + shifts_j I)^-1) in binary32, and an estimate of the smallest eigenvalue
-  /// of the square; nil when a Cholesky factorisation fails.
-  func applied(to square: SingleMatrix, scale: Double) -> (SingleMatrix, Double)? {
+  /// slope / sqrt(scale) (I + sum_j weights_j (square / scale + shifts_j I)^-1) in binary32, times 2 / (1 + range), which puts 1 in the
+  /// middle, and the first of these inverses; only lower triangles of the square and the inverse. Nil when it is not definite.
+  func applied(to square: SingleMatrix, scale: Double) -> (root: SingleMatrix, first: SingleMatrix)? {
     let n = square.rows
     let inverses = Crew.map(shifts.count) { term -> SingleMatrix? in
       let copy = SingleMatrix(rows: n, columns: n)
       copy.values.update(from: square.values, count: square.count)
       for i in 0..<n { copy.values[i * n + i] += Float(shifts[term] * scale) }
-      var (size, info) = (Int32(n), Int32(0))
-      OpenBLAS.call { spotrf_("U", &size, copy.values, &size, &info, 1) }
-      guard info == 0 else { return nil }
-      OpenBLAS.call { spotri_("U", &size, copy.values, &size, &info, 1) }
-      guard info == 0 else { return nil }
-      copy.mirror(0..<n)
-      return copy
+      return SymmetricInverse.replace(copy.values, size: n) ? copy : nil
     }
     guard inverses.allSatisfy({ $0 != nil }) else { return nil }
-    let outer = slope / scale.squareRoot()
+    let outer = slope / scale.squareRoot() * 2 / (1 + range)
     let sum = SingleMatrix(rows: n, columns: n)
     for (inverse, weight) in zip(inverses, weights) {
       let (source, factor) = (inverse!.values, Float(weight * scale * outer))
       Cut.each(n * n) { for i in $0 { sum.values[i] += factor * source[i] } }
     }
     for i in 0..<n { sum.values[i * n + i] += Float(outer) }
-    let smallest = 1 / inverses[0]!.largestEigenvalue() - shifts[0] * scale
-    return (sum, max(smallest, 1e-7 * scale))
+    sum.mirror()
+    return (sum, inverses[0]!)
   }
 }
