@@ -25,8 +25,14 @@ final class ActiveTensor {
   var overflowed = 0
   var nonFinite = 0
 
+  /// The inputs' windows of whole claims, by their first element, kept from one sweep to the next.
+  private var held: [Int: (range: Range<Int>, windows: [MappedWindow?])] = [:]
+  private var heldBytes = 0
+
   /// Of one input.
   private static let claimBytes = 1 << 20
+  /// Of all inputs: what a tensor may keep mapped between sweeps.
+  private static let mostHeldBytes = 64 << 20
 
   enum Trouble {
     case underflowOrOverflow
@@ -82,6 +88,29 @@ final class ActiveTensor {
     }
     return first..<claimed
   }
+
+  // MARK: - Windows
+
+  /// The windows that an earlier sweep has left for these elements; nil: none.
+  func heldWindows(_ range: Range<Int>) -> [MappedWindow?]? {
+    guard let entry = held[range.lowerBound], entry.range == range else { return nil }
+    return entry.windows
+  }
+
+  /// Keep windows for the next sweep over the tensor, if there is one and they are not too many: mapping the pages again costs about as
+  /// much as reading them.
+  func hold(_ windows: [MappedWindow?], _ range: Range<Int>) {
+    guard case .sweep(let sweep) = step, !sweep.writes, sweep.ranges == nil, held[range.lowerBound] == nil else { return }
+    let bytes = windows.reduce(0) { $0 + ($1?.byteCount ?? 0) }
+    guard heldBytes + bytes <= Self.mostHeldBytes else { return }
+    held[range.lowerBound] = (range, windows)
+    heldBytes += bytes
+  }
+
+  /// Let go of them, while the tensor waits for others.
+  func releaseWindows() { (held, heldBytes) = ([:], 0) }
+
+  // MARK: - Sums
 
   /// The sums of one stretch.
   func sums(of stretch: Int) -> UnsafeMutablePointer<Double> {

@@ -334,6 +334,7 @@ public final class Executor: @unchecked Sendable {
     for input in tensor.task.inputs { input.release() }
     monitor.locked {
       active.removeAll { $0 === tensor }
+      tensor.releaseWindows()
       pools[group]!.waiting.append((tensor, sums))
       parked += 1
       monitor.wakeAll()

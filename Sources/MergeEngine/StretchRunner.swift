@@ -22,8 +22,7 @@ struct StretchRunner {
     switch tensor.step {
     case .sweep(let sweep):
       if let starts { return try run(sweep, stretches, starts, from: 0) }
-      for input in tensor.task.inputs { input.prefetch(next) }
-      let windows = tensor.task.inputs.map { $0.window(whole) }
+      let windows = windows(whole, next)
       defer { withExtendedLifetime(windows) {} }
       try run(sweep, stretches, windows.map { $0?.start }, from: whole.lowerBound)
     case .copy(let input, _):
@@ -32,6 +31,15 @@ struct StretchRunner {
     case .finish:
       break
     }
+  }
+
+  /// The inputs in the address space, from an earlier sweep or anew.
+  private func windows(_ whole: Range<Int>, _ next: Range<Int>) -> [MappedWindow?] {
+    if let held = monitor.locked({ tensor.heldWindows(whole) }) { return held }
+    for input in tensor.task.inputs { input.prefetch(next) }
+    let windows = tensor.task.inputs.map { $0.window(whole) }
+    monitor.locked { tensor.hold(windows, whole) }
+    return windows
   }
 
   private var isStopped: Bool { control.isCancelled || monitor.locked { tensor.trouble != nil } }

@@ -10,7 +10,8 @@ public final class MappedWindow {
   public let start: UnsafeRawPointer
   private let file: File
   private let pages: UnsafeMutableRawPointer
-  private let byteCount: Int
+  /// Of the pages that are mapped.
+  public let byteCount: Int
 
   /// Ranges below this are cheaper to read than to map.
   public static let smallest = 65536
