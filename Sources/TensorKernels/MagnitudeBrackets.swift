@@ -100,10 +100,37 @@ public final class MagnitudeSample: @unchecked Sendable {
 
   /// The `rank`-th largest pattern of a model (from 1), how many are above it and how many equal to it.
   ///
-  /// Digits of 11 bits from the top; after each, only what shares the digits so far is looked at.
+  /// Every 16th pattern of a large sample says between which two it must be; only those inside are ranked, if it is there.
   public func largest(_ rank: Int, model: Int, narrow: Bool) -> (pattern: UInt64, above: Int, equal: Int) {
     let scratch = patterns + models * room
-    var source = patterns + model * room
+    let all = patterns + model * room
+    guard count >= 8192 else { return largest(rank, of: all, count, narrow, scratch) }
+    let part = count / 16
+    let some = scratch + (count - part)
+    let share = Double(rank) / Double(count)
+    let spread = 4 * (Double(part) * share * (1 - share)).squareRoot() + 4
+    let (first, last) = (Int(share * Double(part) - spread), Int(share * Double(part) + spread) + 1)
+    for i in 0..<part { some[i] = all[16 * i + i % 16] }
+    let high = first >= 1 ? largest(first, of: some, part, narrow, scratch).pattern : .max
+    let low = last <= part ? largest(last, of: some, part, narrow, scratch).pattern : 0
+    var (above, inside) = (0, 0)
+    for i in 0..<count {
+      let pattern = all[i]
+      scratch[inside] = pattern
+      above &+= pattern > high ? 1 : 0
+      inside &+= pattern >= low && pattern <= high ? 1 : 0
+    }
+    guard above < rank, rank <= above + inside else { return largest(rank, of: all, count, narrow, scratch) }
+    let found = largest(rank - above, of: scratch, inside, narrow, scratch)
+    return (found.pattern, above + found.above, found.equal)
+  }
+
+  /// Digits of 11 bits from the top; after each, only what shares the digits so far is looked at.
+  private func largest(
+    _ rank: Int, of patterns: UnsafeMutablePointer<UInt64>, _ count: Int, _ narrow: Bool,
+    _ scratch: UnsafeMutablePointer<UInt64>
+  ) -> (pattern: UInt64, above: Int, equal: Int) {
+    var source = patterns
     var (left, shift, above, prefix) = (count, narrow ? 31 : 63, 0, UInt64(0))
     withUnsafeTemporaryAllocation(of: Int32.self, capacity: 2048) { bins in
       while shift > 0 {
@@ -121,7 +148,7 @@ public final class MagnitudeSample: @unchecked Sendable {
         for i in 0..<left {
           let pattern = source[i]
           scratch[kept] = pattern
-          if Int(pattern >> UInt64(shift) & mask) == bin { kept += 1 }
+          kept &+= Int(pattern >> UInt64(shift) & mask) == bin ? 1 : 0
         }
         (source, left, prefix) = (scratch, kept, prefix << UInt64(width) | UInt64(bin))
       }

@@ -106,22 +106,28 @@ extension TaskVectors {
   private func ties<Element: KernelElement>(
     _: Element.Type, _ block: TaskVectorBlock, _ thresholds: [Double?], _ counts: UnsafeMutablePointer<Int>, _ cells: Int
   ) {
-    typealias Scalar = Element.Arithmetic
-    let narrow = self.narrow
     _ = chunks(Element.self, block) { rows, offset, length, vectors in
       for (k, threshold) in thresholds.enumerated() {
         guard let threshold else { continue }
-        let cut = SIMD8<Scalar>(repeating: Scalar(threshold))
-        var apart = SIMD8<Scalar.Count>.zero
-        for v in 0..<vectors {
-          let rank = Scalar.magnitudes(rows.vector(k, v), narrow: narrow)
-          apart &+= Scalar.below(rank, cut) &+ Scalar.below(cut, rank)
-        }
-        // The padding of the last 16 is 0, and equal to a threshold of 0.
-        let padding = threshold == 0 ? 8 * vectors - length : 0
-        counts[k * cells + (block.start + offset) / Self.cell] += 8 * vectors - Int(apart.wrappedSum()) - padding
+        counts[k * cells + (block.start + offset) / Self.cell] += equal(rows, k, threshold, length, vectors)
       }
     }
+  }
+
+  /// How many of a chunk's magnitudes are equal to a threshold.
+  @inline(__always)
+  private func equal<Scalar: ArithmeticScalar>(
+    _ rows: Rows<Scalar>, _ k: Int, _ threshold: Double, _ length: Int, _ vectors: Int
+  ) -> Int {
+    let cut = SIMD8<Scalar>(repeating: Scalar(threshold))
+    var apart = SIMD8<Scalar.Count>.zero
+    for v in 0..<vectors {
+      let rank = Scalar.magnitudes(rows.vector(k, v), narrow: narrow)
+      apart &+= Scalar.below(rank, cut) &+ Scalar.below(cut, rank)
+    }
+    // The padding of the last 16 is 0, and equal to a threshold of 0.
+    let padding = threshold == 0 ? 8 * vectors - length : 0
+    return 8 * vectors - Int(apart.wrappedSum()) - padding
   }
 
   /// Find the element that is the `remaining[i]`-th tie (from 1) of model i in its cell, blocks of a cell coming in order.
@@ -147,9 +153,14 @@ extension TaskVectors {
   ) {
     typealias Scalar = Element.Arithmetic
     let narrow = self.narrow
-    _ = chunks(Element.self, block) { rows, offset, length, _ in
+    _ = chunks(Element.self, block) { rows, offset, length, vectors in
       for (k, threshold) in thresholds.enumerated() {
-        guard let threshold, cells[k] == (block.start + offset) / Self.cell else { continue }
+        guard let threshold, remaining[k] > 0, cells[k] == (block.start + offset) / Self.cell else { continue }
+        let equal = equal(rows, k, threshold, length, vectors)
+        if equal < remaining[k] {
+          remaining[k] -= equal
+          continue
+        }
         let pattern = Scalar.pattern(Scalar(threshold), narrow: narrow)
         for i in 0..<length {
           let position = i & ~15 | Element.position(of: i & 15)

@@ -149,6 +149,8 @@ final class BracketSearch {
     guard let target = searches[model]?.target else { return }
     let value = narrow ? Double(Float(bitPattern: UInt32(pattern))) : Double(bitPattern: pattern)
     found[model] = FoundThreshold(value: value, above: above, equal: equal, target: target)
+    // One cell holds all there are.
+    if cells.cells == 1 { (cells.counts[model], isCounted[model]) = (equal, true) }
     searches[model] = nil
   }
 }
