@@ -12,7 +12,7 @@ import Platform
 // Shapes: A [m, n] row-major, replaced; r = min(m, n) >= `smallest`; XᵀX stands for the smaller of XᵀX and X Xᵀ.
 // Arithmetic: where a Cholesky factorisation says that sigma_r > sigma_1 / 20, binary32 and four terms, whose remainder is 1.6e-4. Else
 // two terms with Gram matrix and inverses in binary64 first, for l = 1e-5: what they leave is in [0.29, 1], and two terms in binary32 do
-// the rest but for 3.3e-4. Matrices that are nearly square are not asked: random ones have a condition of about n. A rounding error of
+// the rest but for 2.8e-4. Matrices that are nearly square are not asked: random ones have a condition of about n. A rounding error of
 // binary32 is divided by no less than 1 / 20. A times the factor that the binary64 inverses give is a product in binary64: the sums
 // in it cancel, and in binary32 they left 2e-5 (Frobenius, relative) at a condition of 5000.
 // Rank: what is not of full rank, or worse conditioned than 1 / l, does not come near to 1, which is seen by d: nil, and A is as before.

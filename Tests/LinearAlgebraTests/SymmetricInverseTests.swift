@@ -27,7 +27,7 @@ import Testing
   }
 
   // Cholesky alone, one cut, and cuts of halves of unequal length.
-  @Test(arguments: [1, 2, 128, 129, 200, 290]) func theProductIsTheIdentity(n: Int) {
+  @Test(arguments: isOptimised ? [1, 2, 128, 129, 200, 290] : [1, 2, 129]) func theProductIsTheIdentity(n: Int) {
     let a = matrix(n, 11)
     var values = lower(a)
     let isDefinite = values.withUnsafeMutableBufferPointer { SymmetricInverse.replace($0.baseAddress!, size: n) }
@@ -35,7 +35,7 @@ import Testing
     #expect(whole(values, n).times(a).distance(to: .identity(n)) <= Double(n) * 0x1p-50)
   }
 
-  @Test(arguments: [128, 200, 290]) func itHoldsInBinary32(n: Int) {
+  @Test(arguments: isOptimised ? [128, 200, 290] : [129]) func itHoldsInBinary32(n: Int) {
     let a = matrix(n, 12)
     var values = lower(a).map { Float($0) }
     let isDefinite = values.withUnsafeMutableBufferPointer { SymmetricInverse.replace($0.baseAddress!, size: n) }
