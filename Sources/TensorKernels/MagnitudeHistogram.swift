@@ -147,9 +147,20 @@ extension TaskVectors {
   ) {
     typealias Scalar = Element.Arithmetic
     let narrow = self.narrow
-    _ = chunks(Element.self, block) { rows, offset, length, _ in
+    _ = chunks(Element.self, block) { rows, offset, length, vectors in
       for (k, threshold) in thresholds.enumerated() {
-        guard let threshold, cells[k] == (block.start + offset) / Self.cell else { continue }
+        guard let threshold, remaining[k] > 0, cells[k] == (block.start + offset) / Self.cell else { continue }
+        let cut = SIMD8<Scalar>(repeating: Scalar(threshold))
+        var apart = SIMD8<Scalar.Count>.zero
+        for v in 0..<vectors {
+          let rank = Scalar.magnitudes(rows.vector(k, v), narrow: narrow)
+          apart &+= Scalar.below(rank, cut) &+ Scalar.below(cut, rank)
+        }
+        let equal = 8 * vectors - Int(apart.wrappedSum()) - (threshold == 0 ? 8 * vectors - length : 0)
+        guard equal >= remaining[k] else {
+          remaining[k] -= equal
+          continue
+        }
         let pattern = Scalar.pattern(Scalar(threshold), narrow: narrow)
         for i in 0..<length {
           let position = i & ~15 | Element.position(of: i & 15)
