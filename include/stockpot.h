@@ -465,7 +465,7 @@ typedef struct sp_job sp_job;
 typedef struct sp_job_options {
   uint32_t struct_size;
   int32_t threads;         /* 0: usable CPUs */
-  uint64_t max_memory;     /* bytes of buffers, 0: no limit but the default block size */
+  uint64_t max_memory;     /* bytes of plan, buffers and scratch, 0: no limit but the default block size */
   uint64_t shard_size;     /* bytes of a shard, 0: 5,000,000,000 */
   uint32_t overwrite;      /* 1: replace an existing output, once the merge has succeeded */
   uint32_t resume;         /* 1: go on from <output>.partial where its plan is the same */

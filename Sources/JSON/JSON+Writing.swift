@@ -10,7 +10,24 @@ extension JSON {
   public func serialized(indent: Int = 2) -> String {
     var writer = Writer(indent: max(indent, 0))
     writer.write(self, level: 0)
-    return String(decoding: writer.bytes, as: UTF8.self)
+    return writer.text
+  }
+
+  /// The text of an object with a long array, of which one element at a time is in memory.
+  /// - Parameters:
+  ///   - members: of the object; the value of `key` is replaced.
+  ///   - key: the array's.
+  ///   - element: of the array, by its number.
+  public static func text(
+    _ members: [Member], indent: Int = 2, key: String, count: Int, element: (Int) -> JSON
+  ) -> String {
+    var writer = Writer(indent: max(indent, 0))
+    writer.writeList(members.count, ("{", "}"), level: 0) { writer, index in
+      writer.writeKey(members[index].key)
+      guard members[index].key == key else { return writer.write(members[index].value, level: 1) }
+      writer.writeList(count, ("[", "]"), level: 1) { writer, index in writer.write(element(index), level: 2) }
+    }
+    return writer.text
   }
 }
 
@@ -26,27 +43,35 @@ private struct Writer {
     case .double(let value): if value.isFinite { append(value.description) } else { append("null") }
     case .string(let value): writeString(value)
     case .array(let elements):
-      append(UInt8(ascii: "["))
-      for index in elements.indices {
-        if index > 0 { append(UInt8(ascii: ",")) }
-        breakLine(level: level + 1)
-        write(elements[index], level: level + 1)
-      }
-      if !elements.isEmpty { breakLine(level: level) }
-      append(UInt8(ascii: "]"))
+      writeList(elements.count, ("[", "]"), level: level) { $0.write(elements[$1], level: level + 1) }
     case .object(let members):
-      append(UInt8(ascii: "{"))
-      for index in members.indices {
-        if index > 0 { append(UInt8(ascii: ",")) }
-        breakLine(level: level + 1)
-        writeString(members[index].key)
-        append(UInt8(ascii: ":"))
-        if indent > 0 { append(UInt8(ascii: " ")) }
-        write(members[index].value, level: level + 1)
+      writeList(members.count, ("{", "}"), level: level) {
+        $0.writeKey(members[$1].key)
+        $0.write(members[$1].value, level: level + 1)
       }
-      if !members.isEmpty { breakLine(level: level) }
-      append(UInt8(ascii: "}"))
     }
+  }
+
+  var text: String { String(decoding: bytes, as: UTF8.self) }
+
+  mutating func writeKey(_ key: String) {
+    writeString(key)
+    append(UInt8(ascii: ":"))
+    if indent > 0 { append(UInt8(ascii: " ")) }
+  }
+
+  @inline(__always)
+  mutating func writeList(
+    _ count: Int, _ marks: (Unicode.Scalar, Unicode.Scalar), level: Int, _ item: (inout Writer, Int) -> Void
+  ) {
+    append(UInt8(ascii: marks.0))
+    for index in 0..<count {
+      if index > 0 { append(UInt8(ascii: ",")) }
+      breakLine(level: level + 1)
+      item(&self, index)
+    }
+    if count > 0 { breakLine(level: level) }
+    append(UInt8(ascii: marks.1))
   }
 
   private mutating func breakLine(level: Int) {

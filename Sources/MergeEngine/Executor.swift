@@ -10,7 +10,7 @@ import TensorKernels
 public final class Executor: @unchecked Sendable {
   // @unchecked: all state is guarded by `monitor`.
 
-  private let tasks: [TensorTask]
+  private var tasks: TaskList
   private let threads: Int
   /// Bytes of buffers per worker.
   private let bufferBudget: Int
@@ -47,8 +47,16 @@ public final class Executor: @unchecked Sendable {
   public static let defaultMemory = 256 << 20
 
   /// - Parameter memory: bytes for buffers and methods' scratch; nil: `defaultMemory` for buffers, scratch as it comes.
-  public init(
+  public convenience init(
     tasks: [TensorTask], threads: Int, memory: Int?, control: ExecutionControl, heartbeat: @escaping () -> Void = {},
+    finished: @escaping (Int, TensorResult) throws(Failure) -> Void
+  ) {
+    self.init(
+      TaskList(tasks), threads: threads, memory: memory, control: control, heartbeat: heartbeat, finished: finished)
+  }
+
+  init(
+    _ tasks: TaskList, threads: Int, memory: Int?, control: ExecutionControl, heartbeat: @escaping () -> Void = {},
     settled: @escaping () throws(Failure) -> Void = {}, finished: @escaping (Int, TensorResult) throws(Failure) -> Void
   ) {
     self.tasks = tasks
@@ -58,13 +66,13 @@ public final class Executor: @unchecked Sendable {
     self.heartbeat = heartbeat
     self.finished = finished
     self.settled = settled
-    let largestScratch = tasks.map(\.scratchBytes).max() ?? 0
+    let largestScratch = tasks.largestScratch
     // As many tensors at once as there are workers, if they fit beside a share for the buffers.
     let wanted = self.threads * largestScratch
     let total = memory ?? Self.defaultMemory + wanted
     scratchBudget = max(largestScratch, min(wanted, total - total / 4))
     bufferBudget = max(1, (total - scratchBudget) / self.threads)
-    for task in tasks { if let group = task.group { pools[group, default: Pool()].taking += 1 } }
+    for (group, count) in tasks.groups { pools[group] = Pool(taking: count) }
   }
 
   /// Run all tasks. The first failure stops the rest.
@@ -122,16 +130,17 @@ public final class Executor: @unchecked Sendable {
 
   /// Begin another tensor, if there is one and its scratch fits beside the others'. Under the lock.
   private func startAnother() -> Bool {
-    if !ready.isEmpty {
-      active.append(ready.removeFirst())
+    if let tensor = ready.last {
+      guard fits(tensor.task) else { return false }
+      scratchInUse += tensor.task.scratchBytes
+      active.append(ready.removeLast())
       return true
     }
     guard next < tasks.count else { return false }
-    let task = tasks[next]
-    let scratch = task.group == nil ? task.scratchBytes : 0
-    guard scratchInUse == 0 || scratchInUse + scratch <= scratchBudget else { return false }
-    scratchInUse += scratch
     do throws(Failure) {
+      let task = try tasks.task(next)
+      guard fits(task) else { return false }
+      scratchInUse += task.scratchBytes
       let tensor = try ActiveTensor(index: next, task: task)
       control.begin(task.context.name)
       active.append(tensor)
@@ -140,21 +149,27 @@ public final class Executor: @unchecked Sendable {
       return false
     }
     next += 1
-    if next < tasks.count {
-      let range = Partition(count: tasks[next].context.count, granule: 1).range(0)
-      for input in tasks[next].inputs { input.prefetch(range) }
+    if next < tasks.count, let following = try? tasks.task(next) {
+      let range = Partition(count: following.context.count, granule: 1).range(0)
+      for input in following.inputs { input.prefetch(range) }
     }
     return true
   }
 
+  /// May a tensor's scratch be held beside that of others? One alone always may: the plan has seen to it.
+  private func fits(_ task: TensorTask) -> Bool { scratchInUse == 0 || scratchInUse + task.scratchBytes <= scratchBudget }
+
   /// Take the small tensors that come next, if they do. Under the lock.
   private func startBatch() -> TensorBatch? {
     let room = scratchInUse == 0 ? nil : scratchBudget - scratchInUse
-    guard
-      let batch = TensorBatch(
-        tasks, from: next, most: max(1, (tasks.count - next) / (4 * threads)), room: room)
-    else { return nil }
-    next = batch.range.upperBound
+    let most = max(1, (tasks.count - next) / (4 * threads))
+    let found: TensorBatch?
+    do throws(Failure) { found = try TensorBatch(&tasks, from: next, most: most, room: room) } catch {
+      failure = failure ?? error
+      return nil
+    }
+    guard let batch = found else { return nil }
+    next += batch.tasks.count
     scratchInUse += batch.scratchBytes
     batches += 1
     return batch
@@ -172,11 +187,11 @@ public final class Executor: @unchecked Sendable {
   private func carry(_ batch: TensorBatch, _ buffers: BlockBuffers, _ ownMonitor: Monitor) {
     var results: [(index: Int, result: TensorResult)] = []
     var trouble: Failure?
-    let windows = BatchWindows(tasks[batch.range])
+    let windows = BatchWindows(batch.tasks)
     do throws(Failure) {
-      for index in batch.range {
-        guard let result = try carry(index, buffers, windows, ownMonitor) else { break }
-        results.append((index, result))
+      for (place, task) in batch.tasks.enumerated() {
+        guard let result = try carry(task, batch.first + place, buffers, windows, ownMonitor) else { break }
+        results.append((batch.first + place, result))
         control.finish()
         heartbeat()
       }
@@ -200,9 +215,8 @@ public final class Executor: @unchecked Sendable {
 
   /// Carry one tensor through all of its steps; nil when the run is cancelled.
   private func carry(
-    _ index: Int, _ buffers: BlockBuffers, _ windows: BatchWindows, _ ownMonitor: Monitor
+    _ task: TensorTask, _ index: Int, _ buffers: BlockBuffers, _ windows: BatchWindows, _ ownMonitor: Monitor
   ) throws(Failure) -> TensorResult? {
-    let task = tasks[index]
     control.begin(task.context.name)
     let tensor = try ActiveTensor(index: index, task: task)
     let runner = StretchRunner(
@@ -315,7 +329,7 @@ public final class Executor: @unchecked Sendable {
     if let group = tensor.task.group { try leave(group) }
     let refusal: Failure? = monitor.locked {
       active.removeAll { $0 === tensor }
-      if tensor.task.group == nil { scratchInUse -= tensor.task.scratchBytes }
+      scratchInUse -= tensor.task.scratchBytes
       control.finish()
       defer { monitor.wakeAll() }
       do throws(Failure) {
@@ -335,6 +349,7 @@ public final class Executor: @unchecked Sendable {
     monitor.locked {
       active.removeAll { $0 === tensor }
       tensor.releaseWindows()
+      scratchInUse -= tensor.task.scratchBytes
       pools[group]!.waiting.append((tensor, sums))
       parked += 1
       monitor.wakeAll()
@@ -365,14 +380,15 @@ public final class Executor: @unchecked Sendable {
     }
     for member in members.dropFirst() { for i in total.indices { total[i] += member.sums[i] } }
     var done: [(ActiveTensor, Decision)] = []
-    for member in members {
+    // The last one that is ready goes on first.
+    for member in members.reversed() {
       guard case .sweep(let sweep) = member.tensor.step else { continue }
       let step = try sweep.next(total)
       if case .finish(let decision) = step { done.append((member.tensor, decision)) }
       monitor.locked {
         parked -= 1
         member.tensor.take(step)
-        if case .finish = step {} else { ready.append(member.tensor) }
+        if case .finish = step { scratchInUse += member.tensor.task.scratchBytes } else { ready.append(member.tensor) }
         monitor.wakeAll()
       }
     }

@@ -38,6 +38,7 @@ public final class Job: RunnableJob {
     self.options = options
     let recipe = try Recipe(json, strict: options.strict)
     plan = try Plan(recipe, outputPath: outputPath, options: options)
+    Machine.trimMemory()
     if let path = plan.outputPath { try Self.checkOutput(path, plan, options) }
   }
 
@@ -52,7 +53,7 @@ public final class Job: RunnableJob {
     try OutputPlace.check(path, isFile: plan.isSingleFile, overwrite: options.overwrite)
   }
 
-  public var planText: String { plan.json.serialized(indent: 2) }
+  public var planText: String { plan.text }
   public var bytesTotal: Int { plan.makesMerged ? plan.layout.totalBytes : 0 }
   public var tensorsTotal: Int { plan.tensors.count }
 
@@ -89,23 +90,28 @@ public final class Job: RunnableJob {
     }
     let run = Plan.RunContext(plan, artifactFiles: artifactFiles)
     var results = [TensorResult?](repeating: nil, count: plan.tensors.count)
-    var tasks: [TensorTask] = []
+    // Of the tensors that are still to be made.
     var indices: [Int] = []
+    var groups: [Int: Int] = [:]
     for (index, tensor) in plan.tensors.enumerated() {
-      let slot = plan.layout.slots[index]
       if let known = journal.results[tensor.name] {
         results[index] = known
         control.finish()
-        control.advance(bytes: slot.byteCount)
+        control.advance(bytes: plan.layout.slots[index].byteCount)
         continue
       }
+      indices.append(index)
+      if let group = tensor.group { groups[group, default: 0] += 1 }
+    }
+    let tasks = TaskList(count: indices.count, groups: groups, largestScratch: try plan.largestScratch()) {
+      [plan, indices] (task) throws(Failure) in
+      let slot = plan.layout.slots[indices[task]]
       // Without merged tensors there is nothing to do for one that is only copied.
       let output = plan.makesMerged ? TensorOutput.stored(files[slot.file], offset: slot.offset) : .none
-      tasks.append(try plan.makeTask(tensor, output: output, run: run))
-      indices.append(index)
+      return try plan.makeTask(plan.tensors[indices[task]], output: output, run: run)
     }
     let executor = Executor(
-      tasks: tasks, threads: plan.threads, memory: plan.memory, control: control, heartbeat: heartbeat,
+      tasks, threads: plan.threads, memory: plan.workMemory, control: control, heartbeat: heartbeat,
       settled: { () throws(Failure) in try journal.write() }
     ) { (task, result) throws(Failure) in
       results[indices[task]] = result
@@ -114,10 +120,11 @@ public final class Job: RunnableJob {
     try executor.run()
 
     control.enter(.finishing)
+    Machine.trimMemory()
     let report = Report(
       plan: plan, results: results.map { $0! }, started: startTime, seconds: Machine.seconds() - started,
       resumed: journal.isResumed, copiedByRange: control.bytesCopiedByRange, recipeText: options.recipeText)
-    let text = report.json.serialized(indent: 2)
+    let text = report.text
     try publish(report, text, partial, path, journal)
     reportText = text
   }

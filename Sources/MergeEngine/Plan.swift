@@ -98,7 +98,7 @@ public struct Plan {
   let makesMerged: Bool
   let outputPath: String?
   private(set) var threads: Int
-  /// Bytes for buffers and methods' scratch; nil: the default.
+  /// Bytes for this plan, buffers and methods' scratch; nil: the default.
   let memory: Int?
   private(set) var warnings: [String]
 
@@ -157,7 +157,7 @@ public struct Plan {
       throw Failure(
         .argument, "\(recipe.schema.name) writes several checkpoints: give the output a folder's name, not a file's")
     }
-    try checkMemory()
+    threads = try fittingThreads()
     try checkMethod()
     if let path = self.outputPath, let free = FileSystem.freeBytes(near: path), free < bytesToWrite {
       warnings.append("the output needs \(bytesToWrite) bytes, but the file system has \(free) free")
@@ -207,46 +207,6 @@ public struct Plan {
       let task = try makeTask(tensor, output: .memory(UnsafeMutableRawPointer(bitPattern: 64)!))
       _ = try task.method!.begin(task.context)
     }
-  }
-
-  /// Refuse beforehand what one thread could not do within the limit: a block of one chunk, or of one row where a method needs
-  /// whole rows. Where several threads could not, plan fewer.
-  private mutating func checkMemory() throws(Failure) {
-    guard let memory else { return }
-    var (scratch, buffers) = (0, 1)
-    for tensor in tensors {
-      let task = try makeTask(tensor, output: .memory(UnsafeMutableRawPointer(bitPattern: 64)!))
-      let cost = BlockBuffers.cost(task)
-      var least = KernelGeometry.chunk
-      if let method = task.method, case .sweep(let sweep) = try method.begin(task.context) { least = max(least, sweep.granule) }
-      let bytes = cost.fixed + cost.perElement * least + task.scratchBytes
-      scratch = max(scratch, task.scratchBytes)
-      buffers = max(buffers, bytes - task.scratchBytes)
-      guard bytes <= memory else {
-        let remedy =
-          recipe.schema.parameter("exclude_keys") == nil ? "drop the option" : "leave the tensor out with exclude_keys"
-        throw Failure(
-          .memory,
-          "'\(tensor.name)' \(tensor.shape) needs \(bytes) bytes on one thread, more than max_memory = \(memory): raise it, or "
-            + remedy)
-      }
-    }
-    threads = min(threads, max(1, (memory - scratch) / buffers))
-  }
-
-  /// Bytes of buffers and scratch at most.
-  var plannedMemory: Int {
-    if let memory { return memory }
-    var (blocks, scratch) = (0, 0)
-    for tensor in tensors {
-      guard let task = try? makeTask(tensor, output: .memory(UnsafeMutableRawPointer(bitPattern: 64)!)) else { continue }
-      let cost = BlockBuffers.cost(task)
-      let block = Partition(count: task.context.count, granule: 1).block(
-        bytesPerElement: cost.perElement, budget: max(0, Executor.defaultMemory / threads - cost.fixed))
-      blocks = max(blocks, cost.fixed + cost.perElement * min(block, task.context.count))
-      scratch = max(scratch, task.scratchBytes)
-    }
-    return blocks * threads + scratch
   }
 
   // MARK: - Tasks

@@ -56,9 +56,14 @@ struct Report {
 
   // MARK: - JSON
 
-  var json: JSON {
+  var text: String {
+    JSON.text(members, key: "tensors", count: results.count) { tensor($0) }
+  }
+
+  private var members: [JSON.Member] {
     let copied = results.count - merged
-    return [
+    let warnings = self.warnings
+    let all: JSON = [
       "stockpot": .string(LibraryVersion.string), "method": .string(plan.recipe.schema.name), "recipe": plan.recipe.json,
       "recipe_text": recipeText.map { .string($0) } ?? .null, "started": .string(started), "seconds": .double(seconds),
       "threads": .int(plan.threads), "resumed": .bool(resumed),
@@ -75,8 +80,9 @@ struct Report {
         "warnings": .int(warnings.count),
         "outside_unit": .array(outsideUnit.map { .string($0) }),
       ],
-      "warnings": .array(warnings.map { .string($0) }), "tensors": .array(results.indices.map { tensor($0) }),
+      "warnings": .array(warnings.map { .string($0) }), "tensors": [],
     ]
+    return all.members ?? []
   }
 
   private func tensor(_ index: Int) -> JSON {
@@ -105,21 +111,34 @@ struct Report {
   /// One row per tensor; the decisions that the method's schema lists have a column each, lists with spaces between values.
   var csv: String {
     let decided = plan.recipe.schema.reports
-    var lines = [(["name", "dtype", "shape", "method", "seconds", "bytes"] + decided + ["warnings"]).joined(separator: ",")]
+    var text = ["name", "dtype", "shape", "method", "seconds", "bytes"].joined(separator: ",")
+    for key in decided { text += "," + key }
+    text += ",warnings\n"
     for index in results.indices {
       let tensor = plan.tensors[index]
-      var cells = [
-        Self.cell(tensor.name), tensor.dtype.name, tensor.shape.map(String.init).joined(separator: "x"),
-        isMerged(index) ? plan.recipe.schema.name : "copy", String(results[index].seconds),
-        String(plan.layout.slots[index].byteCount),
-      ]
-      for key in decided {
-        cells.append(Self.cell(results[index].decision.entries.first { $0.key == key }.map { Self.text($0.value) } ?? ""))
+      text += Self.cell(tensor.name)
+      text += ","
+      text += tensor.dtype.name
+      text += ","
+      for (axis, size) in tensor.shape.enumerated() {
+        if axis > 0 { text += "x" }
+        text += String(size)
       }
-      cells.append(Self.cell(warnings(index).joined(separator: "; ")))
-      lines.append(cells.joined(separator: ","))
+      text += isMerged(index) ? "," + plan.recipe.schema.name + "," : ",copy,"
+      text += String(results[index].seconds)
+      text += ","
+      text += String(plan.layout.slots[index].byteCount)
+      for key in decided {
+        text += ","
+        if let entry = results[index].decision.entries.first(where: { $0.key == key }) {
+          text += Self.cell(Self.text(entry.value))
+        }
+      }
+      text += ","
+      text += Self.cell(warnings(index).joined(separator: "; "))
+      text += "\n"
     }
-    return lines.joined(separator: "\n") + "\n"
+    return text
   }
 
   /// The file that YOYO Scale's authors write: one lambda per tensor and model, six decimals, nan where a tensor was copied.
@@ -142,6 +161,8 @@ struct Report {
   private static func text(_ value: JSON) -> String {
     switch value {
     case .string(let text): text
+    case .double(let number) where number.isFinite: number.description
+    case .int(let number): String(number)
     case .array(let list): list.map { Self.text($0) }.joined(separator: " ")
     default: value.serialized(indent: 0)
     }
@@ -149,7 +170,7 @@ struct Report {
 
   private static func cell(_ text: String) -> String {
     let needsQuotes = text.utf8.contains {
-      [UInt8(ascii: ","), UInt8(ascii: "\""), UInt8(ascii: "\n"), UInt8(ascii: "\r")].contains($0)
+      $0 == UInt8(ascii: ",") || $0 == UInt8(ascii: "\"") || $0 == UInt8(ascii: "\n") || $0 == UInt8(ascii: "\r")
     }
     return needsQuotes
       ? "\"" + text.split(separator: "\"", omittingEmptySubsequences: false).joined(separator: "\"\"") + "\"" : text

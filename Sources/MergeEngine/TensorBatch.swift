@@ -7,8 +7,9 @@ import TensorKernels
 /// Handed out stretch by stretch, a tensor of some kilobytes costs more in locks, wake-ups and system calls than in bytes. Their inputs
 /// are mapped in one piece where they lie side by side, as they do where models have the same layout.
 struct TensorBatch {
-  /// Of the executor's tasks.
-  let range: Range<Int>
+  /// Of the executor's tasks, the first and those that follow.
+  let first: Int
+  let tasks: [TensorTask]
   /// Of the tensor that needs most.
   let scratchBytes: Int
 
@@ -22,19 +23,20 @@ struct TensorBatch {
   /// - Parameters:
   ///   - most: how many at most, so that there is something left for the others at the end.
   ///   - room: bytes of scratch that are free; nil: any number.
-  init?(_ tasks: [TensorTask], from first: Int, most: Int, room: Int?) {
-    var (end, bytes, scratch) = (first, 0, 0)
-    while end < tasks.count, end - first < most {
-      let task = tasks[end]
+  init?(_ list: inout TaskList, from first: Int, most: Int, room: Int?) throws(Failure) {
+    var tasks: [TensorTask] = []
+    var (bytes, scratch) = (0, 0)
+    while first + tasks.count < list.count, tasks.count < most {
+      let task = try list.task(first + tasks.count)
       guard Self.isSmall(task) else { break }
       if let room, task.scratchBytes > room { break }
       bytes += task.context.count * (task.inputs.map(\.dtype.size).max() ?? 1)
-      if end > first, bytes > Self.bytes { break }
+      if !tasks.isEmpty, bytes > Self.bytes { break }
       scratch = max(scratch, task.scratchBytes)
-      end += 1
+      tasks.append(task)
     }
-    guard end > first else { return nil }
-    (range, scratchBytes) = (first..<end, scratch)
+    guard !tasks.isEmpty else { return nil }
+    (self.first, self.tasks, scratchBytes) = (first, tasks, scratch)
   }
 }
 
@@ -43,7 +45,7 @@ struct BatchWindows {
   /// Per input: the window, where its first byte lies in its file, and whose it is; nil: read as ever.
   private var windows: [(window: MappedWindow, first: Int, checkpoint: Checkpoint, file: Int)?] = []
 
-  init(_ tasks: ArraySlice<TensorTask>) {
+  init(_ tasks: [TensorTask]) {
     guard let first = tasks.first else { return }
     windows = first.inputs.indices.map { position in
       guard case .stored(let checkpoint, let record) = first.inputs[position] else { return nil }

@@ -28,6 +28,13 @@ public enum Machine {
     return Int((quota / period).rounded(.up))
   }
 
+  /// Give the system back what has been freed: of headers of tens of thousands of tensors, megabytes.
+  public static func trimMemory() {
+    // glibc's own, which its module does not declare; other systems have none.
+    guard let symbol = dlsym(nil, "malloc_trim") else { return }
+    _ = unsafeBitCast(symbol, to: (@convention(c) (Int) -> Int32).self)(0)
+  }
+
   /// A variable of the environment; nil where it is not set.
   public static func environment(_ name: String) -> String? { getenv(name).map { String(cString: $0) } }
 

@@ -69,7 +69,7 @@ public final class MagnitudeSample: @unchecked Sendable {
   /// - Parameter elements: of the tensor.
   public init(models: Int, elements: Int) {
     self.models = models
-    let pieces = Self.pieces(models: models)
+    let pieces = Self.pieces(models: models, elements: elements)
     if elements <= pieces * Self.piece {
       (spacing, ranges, count) = (max(1, elements), nil, elements)
     } else {
@@ -84,10 +84,13 @@ public final class MagnitudeSample: @unchecked Sendable {
 
   deinit { patterns.deallocate() }
 
-  private static func pieces(models: Int) -> Int { models <= 16 ? 32 : 8 }
+  /// Of a small tensor an eighth: to sort a sample costs more per element than to count.
+  private static func pieces(models: Int, elements: Int) -> Int {
+    min(models <= 16 ? 32 : 8, max(2, elements / (8 * piece)))
+  }
 
   public static func bytes(models: Int, elements: Int) -> Int {
-    (models + 1) * min(elements, pieces(models: models) * piece) * 8
+    (models + 1) * min(elements, pieces(models: models, elements: elements) * piece) * 8
   }
 
   public var isWhole: Bool { ranges == nil }

@@ -215,19 +215,33 @@ final class GroupThresholds: Sendable {
   let search: ThresholdSearch
   /// Per model, of the tensor that came first: it must be the same for all.
   let density: [Double]
-  private let ties = Mutex<[String: [Int]]>([:])
+  private let ties = Mutex<(counts: [String: [Int]], before: [String: [Int]])>(([:], [:]))
 
   init(density: [Double]) {
     self.density = density
     search = ThresholdSearch(models: density.count, narrow: true)
   }
 
-  func publish(_ tensor: String, ties counts: [Int]) { ties.withLock { $0[tensor] = counts } }
+  func publish(_ tensor: String, ties counts: [Int]) {
+    ties.withLock { ties in
+      ties.counts[tensor] = counts
+      ties.before = [:]
+    }
+  }
 
-  /// Ties of a model in the tensors whose names come before.
+  /// Ties of a model in the tensors whose names come before. All of them have been published.
   func tiesBefore(_ tensor: String, model: Int) -> Int {
-    ties.withLock { all in
-      all.reduce(0) { $1.key.utf8.lexicographicallyPrecedes(tensor.utf8) ? $0 + $1.value[model] : $0 }
+    ties.withLock { ties in
+      if ties.before.isEmpty {
+        var total = [Int](repeating: 0, count: density.count)
+        for name in ties.counts.keys.sorted(by: { $0.utf8.lexicographicallyPrecedes($1.utf8) }) {
+          ties.before[name] = total
+          for model in total.indices { total[model] += ties.counts[name]![model] }
+        }
+      }
+      if let known = ties.before[tensor] { return known[model] }
+      // None of the group's, so it has none of its own.
+      return ties.counts.reduce(0) { $1.key.utf8.lexicographicallyPrecedes(tensor.utf8) ? $0 + $1.value[model] : $0 }
     }
   }
 }

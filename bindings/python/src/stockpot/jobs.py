@@ -37,7 +37,7 @@ def plan(
         recipe: as `merge` takes it.
         output: as `merge` takes it; None plans without checking the output's place.
         threads: as `merge` takes it; so are all that follow.
-        max_memory: bytes of buffers.
+        max_memory: bytes of plan, buffers and what methods hold.
         resume: go on from <output>.partial.
         overwrite: an existing output is no error.
         shard_size: bytes of a shard.
@@ -80,7 +80,8 @@ def merge(
             (docs/recipes.md). Relative paths in it are relative to the working directory.
         output_dir: a folder to be made, or a file name that ends in ".safetensors".
         threads: 0 for the usable CPUs. The output is the same, bit for bit, for any number.
-        max_memory: bytes of buffers, or text such as "2GiB"; None for no limit but the default block size.
+        max_memory: bytes of plan, buffers and what methods hold, or text such as "2GiB"; None for no limit but the
+            default block size. What does not fit is refused before anything is written.
         progress: True shows a bar on standard error, by bytes of output tensors; a function is called with each
             `Progress`, about 20 times a second, in the calling thread.
         resume: go on from <output>.partial where its plan is the same.

@@ -142,7 +142,7 @@ job_options = group(
             ("--threads", "-j", "--num-threads"),
             {"type": click.IntRange(min=0), "default": 0, "help": "Workers; 0 for the usable CPUs."},
         ),
-        (("--max-memory",), {"metavar": "SIZE", "help": "Most bytes of buffers, such as 2GiB."}),
+        (("--max-memory",), {"metavar": "SIZE", "help": "Most bytes of plan and buffers, such as 2GiB."}),
         (
             ("--shard-size", "--out-shard-size"),
             {"metavar": "SIZE", "callback": shard_size, "help": "Bytes of a shard, such as 500MB; default 5GB."},
