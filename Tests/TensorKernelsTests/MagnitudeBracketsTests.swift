@@ -54,8 +54,8 @@ import Testing
       let all = pattern(.infinity, narrow: narrow)
       for (low, high) in [(1.0, 1.0), (0, 0), (0, 2), (0.5, 3.25), (5.51, 5.74), (100, 200)] {
         let (from, to) = (pattern(low, narrow: narrow), high == 200 ? all : pattern(high, narrow: narrow))
-        // 1.5 is the lowest of its bin in all of them but the one where all patterns are inside.
-        let candidates = low == high ? [from] : low == 0 && high == 2 ? [pattern(1.5, narrow: narrow), 0] : []
+        // 0 and 1 are the lowest of their bins: a bin has less than a power of two.
+        let candidates = low == high ? [from] : low == 0 && high == 2 ? [pattern(1, narrow: narrow), 0] : []
         let first = MagnitudeBracket(low: from, high: to, offset: 0, candidates: candidates)
         let brackets: [MagnitudeBracket?] = [
           first, MagnitudeBracket(low: from, high: to, offset: first.counters, candidates: candidates),
