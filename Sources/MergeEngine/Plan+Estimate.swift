@@ -8,7 +8,7 @@ extension Plan {
   private static let copyRate = 2.0e9
   private static let ratesByFamily = ["gram": 1.2e9, "elementwise": 0.45e9]
   private static let ratesByMethod = [
-    "linear": 1.6e9, "passthrough": 1.5e9, "yoyo_fusion": 0.75e9, "sce": 0.9e9, "della": 0.09e9, "della_linear": 0.09e9,
+    "linear": 1.6e9, "passthrough": 1.5e9, "yoyo_fusion": 0.75e9, "sce": 0.9e9, "della": 0.35e9, "della_linear": 0.35e9,
   ]
 
   /// Bytes per second and worker at which tensors are merged; nil where that is not known.
