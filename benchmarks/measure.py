@@ -153,16 +153,16 @@ def run(
     Args:
         command: program and arguments.
         watch_memory: sample its memory from a thread; not for a run whose time matters.
-        environment: variables beside those of this process.
+        environment: variables beside those of this process. Python keeps what it compiles, as it does for users.
 
     Raises:
         RuntimeError: the exit code was not 0; the text ends with what the command wrote to its standard error.
     """
+    variables = {**os.environ, **(environment or {})}
+    variables.pop("PYTHONDONTWRITEBYTECODE", None)
     with tempfile.TemporaryFile() as errors:
         begun = time.perf_counter()
-        process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=errors, env={**os.environ, **(environment or {})}
-        )
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors, env=variables)
         watcher = _Watcher(process.pid) if watch_memory else None
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - begun

@@ -30,7 +30,7 @@ final class ActiveTensor {
   private var heldBytes = 0
 
   /// Of one input.
-  private static let claimBytes = 1 << 20
+  private static let claimBytes = 4 << 20
   /// Of all inputs: what a tensor may keep mapped between sweeps.
   private static let mostHeldBytes = 64 << 20
 

@@ -16,9 +16,10 @@ final class BlockBuffers {
     /// Per input: where it is read to (nil: it is in memory already) and where it is converted to (nil: it needs no conversion).
     var reads: [Int?] = []
     var conversions: [Int?] = []
-    /// Results in the kernel's output type, and in the output's own.
+    /// Results in binary64, and rounded to the output's type: of several blocks where a type of less than 8 bytes leaves room.
     var results = 0
-    var narrowed = 0
+    var rounded = 0
+    private var roundedBytes = 0
     var workspace = 0
     var bytes = 0
 
@@ -36,9 +37,13 @@ final class BlockBuffers {
         conversions.append(kernelType == nil || kernelType == input.dtype ? nil : take(count * kernelType!.size))
       }
       results = take(count * 8)
-      narrowed = take(count * 8)
+      roundedBytes = count * 8
+      rounded = take(roundedBytes)
       workspace = take(KernelGeometry.workspaceBytes(rows: inputs.count))
     }
+
+    /// Rounded elements that the layout holds.
+    func capacity(_ type: DType) -> Int { roundedBytes / type.size }
   }
 
   /// Bytes that a block costs per element, and once.

@@ -56,24 +56,29 @@ struct StretchRunner {
   private func run(
     _ sweep: Sweep, _ stretches: Range<Int>, _ starts: [UnsafeRawPointer?], from first: Int
   ) throws(Failure) {
+    let task = tensor.task
+    let partition = tensor.partition
+    let whole = partition.range(stretches.lowerBound).lowerBound..<partition.range(stretches.upperBound - 1).upperBound
+    let length = min(blockLength(), whole.count)
+    let layout = BlockBuffers.Layout(task, inputs: Array(task.inputs.indices), kernelType: tensor.kernelType, count: length)
+    let arena = buffers.base(layout)
+    var writer = ResultWriter(
+      task, whole, buffer: arena + layout.rounded, capacity: layout.capacity(task.outputType), control)
     for stretch in stretches {
-      let range = tensor.partition.range(stretch)
+      let range = partition.range(stretch)
       let isComplete = try MappedWindow.guarded { () throws(Failure) in
-        try run(sweep, range, starts, from: first, tensor.sums(of: stretch))
+        try run(sweep, range, starts, from: first, tensor.sums(of: stretch), length, layout, arena, &writer)
       }
       if !isComplete { try explain(range) }
     }
   }
 
   private func run(
-    _ sweep: Sweep, _ range: Range<Int>, _ starts: [UnsafeRawPointer?], from first: Int, _ sums: UnsafeMutablePointer<Double>
+    _ sweep: Sweep, _ range: Range<Int>, _ starts: [UnsafeRawPointer?], from first: Int, _ sums: UnsafeMutablePointer<Double>,
+    _ length: Int, _ layout: BlockBuffers.Layout, _ arena: UnsafeMutableRawPointer, _ writer: inout ResultWriter
   ) throws(Failure) {
     let task = tensor.task
     let kernelType = tensor.kernelType
-    let length = blockLength()
-    let layout = BlockBuffers.Layout(
-      task, inputs: Array(task.inputs.indices), kernelType: kernelType, count: min(length, range.count))
-    let arena = buffers.base(layout)
     // The kernel's own results: in the inputs' type where that is the output's, else in binary64 and rounded afterwards.
     let outputType = kernelType == task.outputType ? kernelType : .f64
     let isDirect = outputType == task.outputType
@@ -95,14 +100,7 @@ struct StretchRunner {
           table[k] = UnsafeRawPointer(arena + place)
         }
       }
-      var output: UnsafeMutableRawPointer?
-      if sweep.writes {
-        if isDirect, case .memory(let base) = task.output {
-          output = base + start * task.outputType.size
-        } else {
-          output = arena + layout.results
-        }
-      }
+      let output = sweep.writes ? (isDirect ? writer.place : arena + layout.results) : nil
       table.withUnsafeBufferPointer { pointers in
         sweep.run(
           Block(
@@ -113,7 +111,10 @@ struct StretchRunner {
       if spoiled || sweep.writes && NonFinite.any(output!, outputType, count: count) {
         inspect(raw, start, count, results: spoiled ? nil : output.map { ($0, outputType) })
       }
-      if sweep.writes { try write(output!, outputType, start, count, arena + layout.narrowed) }
+      if sweep.writes {
+        if !isDirect { round(output!, count, into: writer.place) }
+        try writer.take(count, following: length)
+      }
       start += count
     }
   }
@@ -132,27 +133,14 @@ struct StretchRunner {
       .file, "an input of '\(tensor.task.context.name)' could not be read: \(tensor.task.inputNames.joined(separator: ", "))")
   }
 
-  /// Round a block into the output's type, and put it there.
-  private func write(
-    _ results: UnsafeMutableRawPointer, _ type: DType, _ start: Int, _ count: Int, _ scratch: UnsafeMutableRawPointer
-  ) throws(Failure) {
-    let task = tensor.task
-    var source = UnsafeRawPointer(results)
-    if type != task.outputType {
-      let target: UnsafeMutableRawPointer
-      if case .memory(let base) = task.output { target = base + start * task.outputType.size } else { target = scratch }
-      Cast.narrow(results.assumingMemoryBound(to: Double.self), count: count, into: target, task.outputType)
-      if NonFinite.any(target, task.outputType, count: count) {
-        let before = NonFinite.first(source, type, count: count)?.count ?? 0
-        let after = NonFinite.first(target, task.outputType, count: count)?.count ?? 0
-        if after > before { monitor.locked { tensor.overflowed += after - before } }
-      }
-      source = UnsafeRawPointer(target)
-    }
-    if case .stored(let file, let offset) = task.output {
-      try file.write(source, count: count * task.outputType.size, at: offset + start * task.outputType.size)
-    }
-    control.advance(bytes: count * task.outputType.size)
+  /// Round a block of binary64 to the output's type.
+  private func round(_ results: UnsafeMutableRawPointer, _ count: Int, into target: UnsafeMutableRawPointer) {
+    let type = tensor.task.outputType
+    Cast.narrow(results.assumingMemoryBound(to: Double.self), count: count, into: target, type)
+    guard NonFinite.any(target, type, count: count) else { return }
+    let before = NonFinite.first(results, .f64, count: count)?.count ?? 0
+    let after = NonFinite.first(target, type, count: count)?.count ?? 0
+    if after > before { monitor.locked { tensor.overflowed += after - before } }
   }
 
   /// A result is not finite: is it an input's fault?
@@ -195,8 +183,8 @@ struct StretchRunner {
       let source = try input.elements(start, count, buffer: layout.reads[0].map { arena + $0 })
       var result = source
       if input.dtype != task.outputType {
-        Cast.convert(source, input.dtype, count: count, into: arena + layout.narrowed, task.outputType)
-        result = UnsafeRawPointer(arena + layout.narrowed)
+        Cast.convert(source, input.dtype, count: count, into: arena + layout.rounded, task.outputType)
+        result = UnsafeRawPointer(arena + layout.rounded)
       }
       let bytes = count * task.outputType.size
       switch task.output {

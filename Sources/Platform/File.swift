@@ -8,6 +8,7 @@ public final class File: @unchecked Sendable {
   public let path: String
   private let descriptor: Int32
   private let mapping = Mutex<Mapping>(.none)
+  private let writers = Atomic<Int>(0)
 
   /// The whole file in the address space.
   private enum Mapping {
@@ -89,8 +90,14 @@ public final class File: @unchecked Sendable {
     return MappedWindow(file: self, mapping: UnsafeMutableRawPointer(bitPattern: address)!, range: range)
   }
 
+  /// Another thread is writing now. The system lets one thread at a time into a file, and those who come meanwhile wait for it
+  /// with a busy processor.
+  public var isBeingWritten: Bool { writers.load(ordering: .relaxed) > 0 }
+
   /// Write exactly `count` bytes at `offset`.
   public func write(_ buffer: UnsafeRawPointer, count: Int, at offset: Int) throws(Failure) {
+    writers.add(1, ordering: .relaxed)
+    defer { writers.subtract(1, ordering: .relaxed) }
     var done = 0
     while done < count {
       let part = retrying { pwrite(descriptor, buffer + done, count - done, off_t(offset + done)) }

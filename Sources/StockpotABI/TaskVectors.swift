@@ -119,9 +119,15 @@ private final class MaskSink: ArtifactSink, @unchecked Sendable {
 
   func write(_ bytes: UnsafeRawPointer, count: Int, artifact index: Int, at offset: Int) {
     let bits = bytes.assumingMemoryBound(to: UInt8.self)
-    for element in 8 * offset..<min(8 * (offset + count), elements) {
-      masks[index][element] = bits[element / 8 - offset] >> UInt8(element % 8) & 1
+    let mask = masks[index] + 8 * offset
+    let elements = min(8 * count, self.elements - 8 * offset)
+    for byte in 0..<elements / 8 {
+      // Bit j of the byte, left alone in byte j; adding 127 carries it to the top of that byte.
+      let spread = UInt64(bits[byte]) &* 0x0101_0101_0101_0101 & 0x8040_2010_0804_0201
+      let ones = (spread &+ 0x7F7F_7F7F_7F7F_7F7F) &>> 7 & 0x0101_0101_0101_0101
+      UnsafeMutableRawPointer(mask + 8 * byte).storeBytes(of: ones.littleEndian, as: UInt64.self)
     }
+    for element in elements & ~7..<elements { mask[element] = bits[element / 8] >> UInt8(element % 8) & 1 }
   }
 }
 

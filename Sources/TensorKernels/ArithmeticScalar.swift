@@ -46,6 +46,9 @@ protocol ArithmeticScalar: SIMDScalar, BinaryFloatingPoint, Codable {
   /// The low byte of each lane, lane 0 in the lowest.
   static func bytes(_ counts: SIMD8<Count>) -> UInt64
 
+  /// -1, 0 or 1 for each lane's sign, as bytes, lane 0 in the lowest.
+  static func signBytes(_ a: SIMD8<Self>) -> UInt64
+
   /// `a` where all bits of `mask` are set, 0 where none is.
   static func kept(_ a: SIMD8<Self>, mask: SIMD8<Int32>) -> SIMD8<Self>
 
@@ -146,6 +149,13 @@ extension Float: ArithmeticScalar {
   @inline(__always)
   static func bytes(_ counts: SIMD8<Int32>) -> UInt64 {
     unsafeBitCast(SIMD8<UInt8>(truncatingIfNeeded: counts), to: UInt64.self)
+  }
+
+  @inline(__always)
+  static func signBytes(_ a: SIMD8<Float>) -> UInt64 {
+    let (isNegative, isPositive) = (a .< 0, a .> 0)
+    return bytes(
+      unsafeBitCast(isNegative, to: SIMD8<Int32>.self) | (unsafeBitCast(isPositive, to: SIMD8<Int32>.self) & 1))
   }
 
   @inline(__always)
@@ -265,6 +275,13 @@ extension Double: ArithmeticScalar {
   @inline(__always)
   static func bytes(_ counts: SIMD8<Int64>) -> UInt64 {
     unsafeBitCast(SIMD8<UInt8>(truncatingIfNeeded: counts), to: UInt64.self)
+  }
+
+  @inline(__always)
+  static func signBytes(_ a: SIMD8<Double>) -> UInt64 {
+    let (isNegative, isPositive) = (a .< 0, a .> 0)
+    return bytes(
+      unsafeBitCast(isNegative, to: SIMD8<Int64>.self) | (unsafeBitCast(isPositive, to: SIMD8<Int64>.self) & 1))
   }
 
   @inline(__always)

@@ -87,20 +87,17 @@ public struct CentredRows {
   ) {
     typealias Scalar = Element.Arithmetic
     let inputCount = inputs.count
-    Rows<Scalar>.tiles(Element.self, inputs, from: start, count: length) { tile, table, offset in
-      for k in 0..<inputCount {
-        var lanes = Element.load(table[k], offset)
-        if let signReference {
-          let reference = Element.load(table[signReference], offset)
-          lanes.low = Scalar.withSigns(lanes.low, of: reference.low)
-          lanes.high = Scalar.withSigns(lanes.high, of: reference.high)
-        }
-        let scale = SIMD8<Scalar>(repeating: Scalar(scales[k]))
-        rows.set(k, 2 * tile, lanes.low * scale)
-        rows.set(k, 2 * tile + 1, lanes.high * scale)
+    let vectors = 2 * ((length + 15) / 16)
+    for k in 0..<inputCount { rows.fill(k, Element.self, inputs, k, minus: nil, from: start, count: length) }
+    if let signReference {
+      for k in 0..<inputCount where k != signReference {
+        for v in 0..<vectors { rows.set(k, v, Scalar.withSigns(rows.vector(k, v), of: rows.vector(signReference, v))) }
       }
     }
-    let vectors = 2 * ((length + 15) / 16)
+    for k in 0..<inputCount where scales[k] != 1 {
+      let scale = SIMD8<Scalar>(repeating: Scalar(scales[k]))
+      for v in 0..<vectors { rows.set(k, v, rows.vector(k, v) * scale) }
+    }
     switch centre {
     case .median(let kind, let network):
       // Four vectors at a time, so that the steps of the network are worth their reading. What a row holds after its last vector
@@ -118,11 +115,8 @@ public struct CentredRows {
         }
       }
     case .affine(let weights):
-      for v in 0..<vectors {
-        var sum = SIMD8<Scalar>.zero
-        for k in 0..<inputCount { sum.addProduct(SIMD8(repeating: Scalar(weights[k])), rows.vector(k, v)) }
-        rows.set(inputCount, v, sum)
-      }
+      for v in 0..<vectors { rows.set(inputCount, v, .zero) }
+      rows.add(weights, to: inputCount, vectors: vectors)
     }
   }
 
@@ -141,10 +135,9 @@ public struct CentredRows {
       let length = min(KernelGeometry.chunk, count - start)
       load(Element.self, inputs, from + start, length, rows)
       let vectors = 2 * ((length + 15) / 16)
-      for v in 0..<vectors {
-        let center = rows.vector(inputCount, v)
-        all.set(0, v, center)
-        for k in 0..<inputCount { rows.set(k, v, rows.vector(k, v) - center) }
+      for v in 0..<vectors { all.set(0, v, rows.vector(inputCount, v)) }
+      for k in 0..<inputCount {
+        for v in 0..<vectors { rows.set(k, v, rows.vector(k, v) - all.vector(0, v)) }
       }
       all.addProducts(pairs, vectors: vectors, sums)
       start += length
@@ -164,11 +157,10 @@ public struct CentredRows {
       let length = min(KernelGeometry.chunk, count - start)
       load(In.self, inputs, from + start, length, rows)
       let result = inputCount + 1
-      for v in 0..<(2 * ((length + 15) / 16)) {
-        var sum = rows.vector(inputCount, v) * SIMD8(repeating: Scalar(beta))
-        for k in 0..<inputCount { sum.addProduct(SIMD8(repeating: Scalar(coefficients[k])), rows.vector(k, v)) }
-        rows.set(result, v, sum)
-      }
+      let vectors = 2 * ((length + 15) / 16)
+      let scale = SIMD8<Scalar>(repeating: Scalar(beta))
+      for v in 0..<vectors { rows.set(result, v, rows.vector(inputCount, v) * scale) }
+      rows.add(coefficients, to: result, vectors: vectors)
       for tile in 0..<((length + 15) / 16) {
         var lanes = Lanes(low: rows.vector(result, 2 * tile), high: rows.vector(result, 2 * tile + 1))
         let kept = min(16, length - tile * 16)

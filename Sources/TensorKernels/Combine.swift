@@ -41,41 +41,66 @@ public enum Combine {
   private static func combine<In: KernelElement, Out: KernelElement>(
     _: In.Type, _: Out.Type, _ call: Call
   ) where In.Arithmetic == Out.Arithmetic {
+    typealias Scalar = In.Arithmetic
     let (inputs, from, count, reference, total, coefficients, output) = call
-    let whole = count & ~15
-    for i in stride(from: 0, to: whole, by: 16) {
-      let lanes = tile(In.self, inputs.table, inputs.count, reference, total, coefficients, (from + i) * In.size)
-      Out.store(lanes, output, i * Out.size)
-    }
-    if whole == count { return }
-    // The last elements, padded with zeros to a whole tile.
-    let rest = count - whole
-    withPaddedTail(inputs, size: In.size, from: from + whole, count: rest) { table in
-      let lanes = tile(In.self, table, inputs.count, reference, total, coefficients, 0)
-      withUnsafeTemporaryAllocation(byteCount: 16 * Out.size, alignment: 64) { padded in
-        Out.store(lanes, padded.baseAddress!, 0)
-        (output + whole * Out.size).copyMemory(from: padded.baseAddress!, byteCount: rest * Out.size)
+    withUnsafeTemporaryAllocation(of: Term<Scalar>.self, capacity: inputs.count) { terms in
+      let terms = terms.baseAddress!
+      var termCount = 0
+      for k in 0..<inputs.count where k != reference && coefficients[k] != 0 {
+        (terms + termCount).initialize(to: Term(input: k, coefficient: -Scalar(coefficients[k])))
+        termCount += 1
+      }
+      let scale = SIMD8<Scalar>(repeating: Scalar(total))
+      let whole = count & ~15
+      // Two tiles at a time, so that a term is worth its reading.
+      let paired = count & ~31
+      for i in stride(from: 0, to: paired, by: 32) {
+        let (first, second) = ((from + i) * In.size, (from + i + 16) * In.size)
+        let (x, y) = (In.load(inputs.table[reference], first), In.load(inputs.table[reference], second))
+        var sum = Lanes(low: x.low * scale, high: x.high * scale)
+        var next = Lanes(low: y.low * scale, high: y.high * scale)
+        for j in 0..<termCount {
+          let place = inputs.table[terms[j].input]
+          let coefficient = SIMD8<Scalar>(repeating: terms[j].coefficient)
+          add(coefficient, x, In.load(place, first), to: &sum)
+          add(coefficient, y, In.load(place, second), to: &next)
+        }
+        Out.store(sum, output, i * Out.size)
+        Out.store(next, output, (i + 16) * Out.size)
+      }
+      func tile(_ table: UnsafePointer<UnsafeRawPointer>, _ offset: Int) -> Lanes<Scalar> {
+        let x = In.load(table[reference], offset)
+        var sum = Lanes(low: x.low * scale, high: x.high * scale)
+        for j in 0..<termCount {
+          add(SIMD8(repeating: terms[j].coefficient), x, In.load(table[terms[j].input], offset), to: &sum)
+        }
+        return sum
+      }
+      if paired < whole { Out.store(tile(inputs.table, (from + paired) * In.size), output, paired * Out.size) }
+      if whole == count { return }
+      // The last elements, padded with zeros to a whole tile.
+      let rest = count - whole
+      withPaddedTail(inputs, size: In.size, from: from + whole, count: rest) { table in
+        withUnsafeTemporaryAllocation(byteCount: 16 * Out.size, alignment: 64) { padded in
+          Out.store(tile(table, 0), padded.baseAddress!, 0)
+          (output + whole * Out.size).copyMemory(from: padded.baseAddress!, byteCount: rest * Out.size)
+        }
       }
     }
   }
 
+  /// An input that counts, and -c_i.
+  private struct Term<Scalar> {
+    let input: Int
+    let coefficient: Scalar
+  }
+
   @inline(__always)
-  private static func tile<In: KernelElement>(
-    _: In.Type, _ table: UnsafePointer<UnsafeRawPointer>, _ inputCount: Int, _ reference: Int, _ total: Double,
-    _ coefficients: UnsafePointer<Double>, _ offset: Int
-  ) -> Lanes<In.Arithmetic> {
-    typealias Scalar = In.Arithmetic
-    let center = In.load(table[reference], offset)
-    let scale = SIMD8<Scalar>(repeating: Scalar(total))
-    var low = center.low * scale
-    var high = center.high * scale
-    for k in 0..<inputCount where k != reference && coefficients[k] != 0 {
-      let lanes = In.load(table[k], offset)
-      let coefficient = SIMD8<Scalar>(repeating: -Scalar(coefficients[k]))
-      low.addProduct(coefficient, center.low - lanes.low)
-      high.addProduct(coefficient, center.high - lanes.high)
-    }
-    return Lanes(low: low, high: high)
+  private static func add<Scalar: ArithmeticScalar>(
+    _ coefficient: SIMD8<Scalar>, _ center: Lanes<Scalar>, _ lanes: Lanes<Scalar>, to sum: inout Lanes<Scalar>
+  ) {
+    sum.low.addProduct(coefficient, center.low - lanes.low)
+    sum.high.addProduct(coefficient, center.high - lanes.high)
   }
 }
 

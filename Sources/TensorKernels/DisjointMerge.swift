@@ -257,8 +257,17 @@ public struct DisjointMerge: Sendable {
     vectors.chunks(Element.self, block) { rows, offset, length, count in
       election.scale(rows, vectors: count)
       election.elect(rows, vectors: count, into: vectors.resultRow)
-      let row = rows[vectors.resultRow]
-      for i in 0..<length { signs[offset + i] = Int8(row[i & ~15 | Element.position(of: i & 15)]) }
+      let target = UnsafeMutableRawPointer(signs + offset)
+      for tile in 0..<((length + 15) / 16) {
+        let (low, high) = (rows.vector(vectors.resultRow, 2 * tile), rows.vector(vectors.resultRow, 2 * tile + 1))
+        let bytes = Element.inOrder(Element.Arithmetic.signBytes(low), Element.Arithmetic.signBytes(high))
+        let rest = length - 16 * tile
+        if rest >= 16 {
+          target.storeBytes(of: bytes, toByteOffset: 16 * tile, as: SIMD16<UInt8>.self)
+        } else {
+          withUnsafeBytes(of: bytes) { target.advanced(by: 16 * tile).copyMemory(from: $0.baseAddress!, byteCount: rest) }
+        }
+      }
     }
   }
 

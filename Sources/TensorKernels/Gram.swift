@@ -40,28 +40,14 @@ public enum Gram {
     let end = from + count
     while start < end {
       let length = min(KernelGeometry.chunk, end - start)
-      Rows<Element.Arithmetic>.tiles(Element.self, inputs, from: start, count: length) { tile, table, offset in
-        var row = 0
-        if let reference {
-          let center = Element.load(table[reference], offset)
-          if crossTerms {
-            rows.set(0, 2 * tile, center.low)
-            rows.set(0, 2 * tile + 1, center.high)
-            row = 1
-          }
-          for k in 0..<inputs.count where k != reference {
-            let lanes = Element.load(table[k], offset)
-            rows.set(row, 2 * tile, lanes.low - center.low)
-            rows.set(row, 2 * tile + 1, lanes.high - center.high)
-            row += 1
-          }
-        } else {
-          for k in 0..<inputs.count {
-            let lanes = Element.load(table[k], offset)
-            rows.set(k, 2 * tile, lanes.low)
-            rows.set(k, 2 * tile + 1, lanes.high)
-          }
-        }
+      var row = 0
+      if crossTerms, let reference {
+        rows.fill(row, Element.self, inputs, reference, minus: nil, from: start, count: length)
+        row += 1
+      }
+      for k in 0..<inputs.count where k != reference {
+        rows.fill(row, Element.self, inputs, k, minus: reference, from: start, count: length)
+        row += 1
       }
       rows.addProducts(pairs, vectors: 2 * ((length + 15) / 16), sums)
       start += length

@@ -111,6 +111,15 @@ extension KernelElement {
   /// At which position of the two vectors element `i` of 16 stands.
   @inline(__always)
   static func position(of i: Int) -> Int { isPaired ? i >> 1 | (i & 1) << 3 : i }
+
+  /// A byte for each lane of the two vectors, in the order of the elements.
+  @inline(__always)
+  static func inOrder(_ low: UInt64, _ high: UInt64) -> SIMD16<UInt8> {
+    let (low, high) = (unsafeBitCast(low, to: SIMD8<UInt8>.self), unsafeBitCast(high, to: SIMD8<UInt8>.self))
+    var bytes = SIMD16<UInt8>()
+    if isPaired { (bytes.evenHalf, bytes.oddHalf) = (low, high) } else { (bytes.lowHalf, bytes.highHalf) = (low, high) }
+    return bytes
+  }
 }
 
 /// Sum of the 8 lanes of a vector in binary64, by halves: a fixed order on every CPU.

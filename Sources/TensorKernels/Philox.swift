@@ -131,7 +131,13 @@ extension RandomStream {
         let length = min(KernelGeometry.chunk, count - chunk)
         let shift = first % 4
         fill(base, start: first - shift, count: length + shift)
-        for i in 0..<length { out[chunk + i] = base[shift + i] < limit ? 1 : 0 }
+        let (place, source) = (UnsafeMutableRawPointer(out + chunk), UnsafeRawPointer(base + shift))
+        let whole = length & ~7
+        for i in stride(from: 0, to: whole, by: 8) {
+          let kept = masks(of: source.loadUnaligned(fromByteOffset: 4 * i, as: SIMD8<UInt32>.self), below: limit) & 1
+          place.storeBytes(of: SIMD8<UInt8>(truncatingIfNeeded: kept), toByteOffset: i, as: SIMD8<UInt8>.self)
+        }
+        for i in whole..<length { out[chunk + i] = base[shift + i] < limit ? 1 : 0 }
       }
     }
   }

@@ -40,11 +40,60 @@ struct Rows<Scalar: ArithmeticScalar> {
     }
   }
 
+  /// Fill a row with `count` elements of an input, or with their differences from another, padded with zeros to whole tiles.
+  /// (Written out, since closures that a loop calls do not always disappear.)
+  @inline(__always)
+  func fill<Element: KernelElement>(
+    _ row: Int, _: Element.Type, _ inputs: KernelInputs, _ k: Int, minus reference: Int?, from: Int, count: Int
+  ) where Element.Arithmetic == Scalar {
+    let whole = count / 16
+    let source = inputs.table[k] + from * Element.size
+    if let reference {
+      let center = inputs.table[reference] + from * Element.size
+      for tile in 0..<whole {
+        let offset = tile * 16 * Element.size
+        let (x, y) = (Element.load(center, offset), Element.load(source, offset))
+        set(row, 2 * tile, y.low - x.low)
+        set(row, 2 * tile + 1, y.high - x.high)
+      }
+    } else {
+      for tile in 0..<whole {
+        let lanes = Element.load(source, tile * 16 * Element.size)
+        set(row, 2 * tile, lanes.low)
+        set(row, 2 * tile + 1, lanes.high)
+      }
+    }
+    let rest = count - whole * 16
+    guard rest > 0 else { return }
+    withPaddedTail(inputs, size: Element.size, from: from + whole * 16, count: rest) { table in
+      var lanes = Element.load(table[k], 0)
+      if let reference {
+        let center = Element.load(table[reference], 0)
+        lanes = Lanes(low: lanes.low - center.low, high: lanes.high - center.high)
+      }
+      set(row, 2 * whole, lanes.low)
+      set(row, 2 * whole + 1, lanes.high)
+    }
+  }
+
+  /// Add the first rows, each times its coefficient and one after another, to row `target`.
+  @inline(__always)
+  func add(_ coefficients: [Double], to target: Int, vectors: Int) {
+    for (k, coefficient) in coefficients.enumerated() {
+      let factor = SIMD8<Scalar>(repeating: Scalar(coefficient))
+      for v in 0..<vectors {
+        var sum = vector(target, v)
+        sum.addProduct(factor, vector(k, v))
+        set(target, v, sum)
+      }
+    }
+  }
+
   /// Add the dot products of `pairs` of rows over `vectors` vectors (a multiple of 2) to `sums`.
   ///
   /// Each product has 16 lanes, the even and the odd vectors, added up by `laneSum` in binary64; a pair's result does not depend on
-  /// its neighbours. Four rows with themselves, or four with two others, are taken at a time, as many sums as there are registers
-  /// for, and the even and the odd vectors in turn; a row that is not there is replaced by the last one.
+  /// its neighbours. Four rows with themselves (or three, where no more are left), or four with two others, are taken at a time, as
+  /// many sums as there are registers for, and the even and the odd vectors in turn; a row that is not there is replaced by the last.
   @inline(__always)
   func addProducts(_ pairs: RowPairs, vectors: Int, _ sums: UnsafeMutablePointer<Double>) {
     let count = pairs.rows
@@ -55,8 +104,13 @@ struct Rows<Scalar: ArithmeticScalar> {
     withUnsafeTemporaryAllocation(of: Double.self, capacity: 32) { parts in
       let parts = parts.baseAddress!
       for i in stride(from: 0, to: count, by: 4) {
-        triangle(i, count, 0, vectors, parts)
-        triangle(i, count, 1, vectors, parts + 16)
+        if count - i > 3 {
+          triangle4(i, 0, vectors, parts)
+          triangle4(i, 1, vectors, parts + 16)
+        } else {
+          triangle3(i, count, 0, vectors, parts)
+          triangle3(i, count, 1, vectors, parts + 16)
+        }
         for a in i..<min(i + 4, count) {
           for b in a..<min(i + 4, count) {
             sums[pairs.index(a, b)] += parts[4 * (a - i) + b - i] + parts[16 + 4 * (a - i) + b - i]
@@ -87,14 +141,12 @@ struct Rows<Scalar: ArithmeticScalar> {
 
   /// Products of rows i to i + 3 with one another over every second vector: (a, b) at 4 a + b.
   @inline(__always)
-  private func triangle(_ i: Int, _ count: Int, _ first: Int, _ vectors: Int, _ parts: UnsafeMutablePointer<Double>) {
-    let last = count - 1
-    let (r1, r2, r3) = (min(i + 1, last), min(i + 2, last), min(i + 3, last))
+  private func triangle4(_ i: Int, _ first: Int, _ vectors: Int, _ parts: UnsafeMutablePointer<Double>) {
     var (s00, s01, s02, s03) = (SIMD8<Scalar>.zero, SIMD8<Scalar>.zero, SIMD8<Scalar>.zero, SIMD8<Scalar>.zero)
     var (s11, s12, s13) = (SIMD8<Scalar>.zero, SIMD8<Scalar>.zero, SIMD8<Scalar>.zero)
     var (s22, s23, s33) = (SIMD8<Scalar>.zero, SIMD8<Scalar>.zero, SIMD8<Scalar>.zero)
     for v in stride(from: first, to: vectors, by: 2) {
-      let (a, b, c, d) = (vector(i, v), vector(r1, v), vector(r2, v), vector(r3, v))
+      let (a, b, c, d) = (vector(i, v), vector(i + 1, v), vector(i + 2, v), vector(i + 3, v))
       s00.addProduct(a, a)
       s01.addProduct(a, b)
       s02.addProduct(a, c)
@@ -109,6 +161,25 @@ struct Rows<Scalar: ArithmeticScalar> {
     (parts[0], parts[1], parts[2], parts[3]) = (laneSum(s00), laneSum(s01), laneSum(s02), laneSum(s03))
     (parts[5], parts[6], parts[7]) = (laneSum(s11), laneSum(s12), laneSum(s13))
     (parts[10], parts[11], parts[15]) = (laneSum(s22), laneSum(s23), laneSum(s33))
+  }
+
+  /// The same of rows i to i + 2, of which one or two may not be there.
+  @inline(__always)
+  private func triangle3(_ i: Int, _ count: Int, _ first: Int, _ vectors: Int, _ parts: UnsafeMutablePointer<Double>) {
+    let (second, third) = (min(i + 1, count - 1), min(i + 2, count - 1))
+    var (s00, s01, s02) = (SIMD8<Scalar>.zero, SIMD8<Scalar>.zero, SIMD8<Scalar>.zero)
+    var (s11, s12, s22) = (SIMD8<Scalar>.zero, SIMD8<Scalar>.zero, SIMD8<Scalar>.zero)
+    for v in stride(from: first, to: vectors, by: 2) {
+      let (a, b, c) = (vector(i, v), vector(second, v), vector(third, v))
+      s00.addProduct(a, a)
+      s01.addProduct(a, b)
+      s02.addProduct(a, c)
+      s11.addProduct(b, b)
+      s12.addProduct(b, c)
+      s22.addProduct(c, c)
+    }
+    (parts[0], parts[1], parts[2]) = (laneSum(s00), laneSum(s01), laneSum(s02))
+    (parts[5], parts[6], parts[10]) = (laneSum(s11), laneSum(s12), laneSum(s22))
   }
 
   /// Products of rows i to i + 3, which are all there, with rows j and j + 1: (a, b) at 2 a + b.

@@ -95,7 +95,7 @@ public struct TallMasks: Sendable {
         rows.set(k, v, mask)
       }
       sums[k] += laneSum(kept)
-      if let bits { write(Element.self, rows[k], length, to: bits[k] + offset / 8) }
+      if let bits { write(Element.self, rows, k, length, to: bits[k] + offset / 8) }
     }
     guard let consensus else { return }
     var kept = SIMD8<Scalar>.zero
@@ -109,17 +109,21 @@ public struct TallMasks: Sendable {
     sums[models] += laneSum(kept)
   }
 
+  /// - Parameter row: of ones and zeros.
   @inline(__always)
   private func write<Element: KernelElement>(
-    _: Element.Type, _ row: UnsafeMutablePointer<Element.Arithmetic>, _ length: Int, to bytes: UnsafeMutablePointer<UInt8>
+    _: Element.Type, _ rows: Rows<Element.Arithmetic>, _ row: Int, _ length: Int, to bits: UnsafeMutablePointer<UInt8>
   ) {
-    for byte in 0..<((length + 7) / 8) {
-      var value: UInt8 = 0
-      for j in 0..<min(8, length - 8 * byte) {
-        let element = 8 * byte + j
-        if row[element & ~15 | Element.position(of: element & 15)] != 0 { value |= 1 << UInt8(j) }
-      }
-      bytes[byte] = value
+    for tile in 0..<((length + 15) / 16) {
+      let low = Element.Arithmetic.signBytes(rows.vector(row, 2 * tile))
+      let high = Element.Arithmetic.signBytes(rows.vector(row, 2 * tile + 1))
+      let bytes = unsafeBitCast(Element.inOrder(low, high), to: SIMD2<UInt64>.self)
+      bits[2 * tile] = Self.packed(bytes[0])
+      if length - 16 * tile > 8 { bits[2 * tile + 1] = Self.packed(bytes[1]) }
     }
   }
+
+  /// Eight bytes of 0 or 1 as bits, the lowest first: the product shifts byte j to bit 56 + j, and nothing else gets there.
+  @inline(__always)
+  private static func packed(_ bytes: UInt64) -> UInt8 { UInt8(truncatingIfNeeded: (bytes &* 0x0102_0408_1020_4080) &>> 56) }
 }

@@ -20,26 +20,13 @@ public final class ThresholdProgram: SweepProgram {
   public var result: Result? { outcome.withLock { $0 } }
 
   public func begin(_ tensor: TensorContext) throws(Failure) -> Step {
-    let vectors = TaskVectors(filters: [TaskVectorFilter()], narrow: !tensor.isDouble)
-    let search = ThresholdSearch(models: 1, narrow: vectors.narrow)
-    return level(0, vectors, search, CounterPool(count: search.counters))
-  }
-
-  private func level(_ level: Int, _ vectors: TaskVectors, _ search: ThresholdSearch, _ pool: CounterPool) -> Step {
-    let levels = search.histogramLevels(level)
-    return .sweep(
-      Sweep(sums: 1, writes: false) { block in
-        let small = TaskVectorBlock(
-          inputs: block.inputs, from: 0, count: block.count, start: block.start, workspace: block.workspace)
-        block.sums[0] += pool.use { vectors.addHistogram(small, levels, into: $0) }
-      } next: { _ in
-        pool.drain { search.add($0) }
-        search.settle(level) { [ThresholdTarget(rank: self.rank, ties: .all)] }
-        if level + 1 < search.levels { return self.level(level + 1, vectors, search, pool) }
-        let found = search.found[0]!
-        self.outcome.withLock { $0 = Result(threshold: found.value, above: found.above, equal: found.equal) }
-        return .finish(Decision())
-      })
+    let stages = TaskVectorStages(TaskVectorSettings(weights: [1]), tensor)
+    let search = BracketSearch(stages, targets: [ThresholdTarget(rank: rank, ties: .all)])
+    return try search.begin { () throws(Failure) in
+      let found = search.found[0]!
+      self.outcome.withLock { $0 = Result(threshold: found.value, above: found.above, equal: found.equal) }
+      return .finish(Decision())
+    }
   }
 }
 

@@ -7,14 +7,16 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from . import _abi, hub
 from ._lib import c_path, c_text, call, lib, text
 from ._values import check_int32, parse_size, to_json
-from ._vocabulary import resolve
 from .plans import Plan
 from .recipes import Recipe
+
+if TYPE_CHECKING:
+    import tempfile
 
 _POLL_SECONDS: Final = 0.05
 _PHASES: Final = ("planned", "merging", "finishing", "done", "failed")
@@ -80,10 +82,16 @@ class Job:
         StockpotError: whatever is wrong with recipe, inputs or output; see `stockpot.merge`.
     """
 
+    # The tokenizer files that the library is told to write have to be there until the job has run.
+    _files: tempfile.TemporaryDirectory[str] | None = None
+
     def __init__(self, recipe: Recipe, output: str | os.PathLike[str] | None, options: JobOptions) -> None:
         hub.fetch(hub.references(recipe.value))
-        # The tokenizer files that the library is told to write have to be there until the job has run.
-        value, self._files = resolve(recipe.value, options.strict)
+        value = recipe.value
+        if value.get("tokenizer") is not None or value.get("tokenizer_source") is not None:
+            from ._vocabulary import resolve  # long to import, and few recipes need it
+
+            value, self._files = resolve(value, options.strict)
         self._create(
             "sp_job_create",
             to_json(value, "", "SP_E_RECIPE"),
@@ -103,7 +111,6 @@ class Job:
         """A job that rebuilds a task model; see `stockpot.reconstruct`."""
         hub.fetch(os.fsdecode(path) for path in (merged, correction, base) if path is not None)
         job = cls.__new__(cls)
-        job._files = None
         job._create(
             "sp_job_create_reconstruction",
             c_path(merged),
@@ -126,7 +133,6 @@ class Job:
         """A job that makes a LoRA adapter; see `stockpot.extract_lora`."""
         hub.fetch(os.fsdecode(path) for path in (base, model))
         job = cls.__new__(cls)
-        job._files = None
         job._create(
             "sp_job_create_lora_extraction",
             c_path(base),

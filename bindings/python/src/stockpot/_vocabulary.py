@@ -51,7 +51,7 @@ class Resolved(NamedTuple):
     """A recipe with its vocabulary, and the folder of tokenizer files that has to stay until it has run."""
 
     value: dict[str, Any]
-    folder: tempfile.TemporaryDirectory[str] | None
+    folder: tempfile.TemporaryDirectory[str]
 
 
 def resolve(value: dict[str, Any], strict: bool = False) -> Resolved:
@@ -65,8 +65,6 @@ def resolve(value: dict[str, Any], strict: bool = False) -> Resolved:
         RecipeError: the section, or a tokenizer that it needs; tokenizers is not installed.
         FormatError: a file of a tokenizer.
     """
-    if value.get("tokenizer") is None and value.get("tokenizer_source") is None:
-        return Resolved(value, None)
     if value.get("vocabulary") is not None:
         raise error_for("SP_E_RECIPE", "the recipe has both a tokenizer section and 'vocabulary': keep one of them")
     section = read_section(value, strict)

@@ -18,7 +18,6 @@ def run(job: Any, plan: Plan, output: str, quiet: bool, as_json: bool, asked: st
     """Run a job, print its summary; on Ctrl-C say how `asked`, the final output, is left, and exit."""
     from pathlib import Path
 
-    from .._tables import result_text
     from ..jobs import run_job
     from ..plans import MergeResult
 
@@ -42,4 +41,6 @@ def run(job: Any, plan: Plan, output: str, quiet: bool, as_json: bool, asked: st
         }
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))
     elif not quiet:
+        from .._tables import result_text
+
         click.echo(result_text(result))
