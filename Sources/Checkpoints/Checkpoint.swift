@@ -24,6 +24,9 @@ public final class Checkpoint: @unchecked Sendable {
 
   public var isFolder: Bool { folder != nil }
 
+  /// From so many tensors on, the headers of several files are read side by side.
+  private static let manyTensors = 2000
+
   /// What names beside the tensors' own stand for.
   private let aliases: [String: Int]
   private let openFiles: OpenFiles
@@ -35,16 +38,14 @@ public final class Checkpoint: @unchecked Sendable {
     let openFiles = OpenFiles(paths: found.paths)
     var records: [TensorRecord] = []
     var metadata: [(key: String, value: String)] = []
-    for index in found.paths.indices {
-      let file = try openFiles.file(index)
-      let isArchive = try TorchArchive.isOne(file)
-      if isArchive || CheckpointFiles.isTorch(file.path) {
-        records += try TorchArchive(reading: file, index: index).tensors
-        continue
-      }
-      let header = try SafetensorsHeader(reading: file, index: index)
-      if index == 0 { metadata = header.metadata }
-      records += header.tensors
+    let isLarge = (found.entries?.count ?? 0) >= Checkpoint.manyTensors
+    let headers = WorkerPool.map(found.paths.count, workers: isLarge ? Machine.usableCPUs() : 1) { index in
+      Result { () throws(Failure) in try Checkpoint.header(of: index, in: openFiles) }
+    }
+    for (index, header) in headers.enumerated() {
+      let (tensors, own) = try header.get()
+      if index == 0 { metadata = own }
+      records += tensors
     }
     records = sortedByName(records) { $0.name }
     try Checkpoint.checkNames(records, found.paths)
@@ -64,6 +65,17 @@ public final class Checkpoint: @unchecked Sendable {
     self.totalBytes = totalBytes
     aliases = [:]
     self.openFiles = openFiles
+  }
+
+  private static func header(
+    of index: Int, in openFiles: OpenFiles
+  ) throws(Failure) -> (tensors: [TensorRecord], metadata: [(key: String, value: String)]) {
+    let file = try openFiles.file(index)
+    if try TorchArchive.isOne(file) || CheckpointFiles.isTorch(file.path) {
+      return (try TorchArchive(reading: file, index: index).tensors, [])
+    }
+    let header = try SafetensorsHeader(reading: file, index: index)
+    return (header.tensors, header.metadata)
   }
 
   /// A model with some tensors taken from another checkpoint, whose files come after its own.

@@ -210,7 +210,7 @@ public struct CheckpointLayout: Sendable, Equatable {
   }
 
   private static func index(_ slots: [Slot], _ files: [FileLayout], totalBytes: Int) -> String {
-    let sorted = slots.sorted { precedes($0.name, $1.name) }
+    let sorted = sortedByName(slots) { $0.name }
     let map = sorted.map { JSON.Member(key: $0.name, value: .string(files[$0.file].name)) }
     let index: JSON = ["metadata": ["total_size": .int(totalBytes)], "weight_map": .object(map)]
     return index.serialized(indent: 2) + "\n"

@@ -19,10 +19,30 @@ func precedes(_ left: String, _ right: String) -> Bool {
   return (order ?? nil) ?? left.utf8.lexicographicallyPrecedes(right.utf8)
 }
 
-/// Ordered by the bytes of the names. Most often they are already, or consist of a few runs that are.
+/// Ordered by the bytes of the names, equal ones as they were. Most often they are already, or consist of a few runs that are.
 func sortedByName<Item>(_ items: [Item], _ name: (Item) -> String) -> [Item] {
   let isSorted = items.indices.dropFirst().allSatisfy { !precedes(name(items[$0]), name(items[$0 - 1])) }
-  return isSorted ? items : items.sorted { precedes(name($0), name($1)) }
+  if isSorted { return items }
+  // All names in one piece, so that moving and comparing them counts no references.
+  var bytes: [UInt8] = []
+  var ends = [0]
+  ends.reserveCapacity(items.count + 1)
+  for item in items {
+    bytes.append(contentsOf: name(item).utf8)
+    ends.append(bytes.count)
+  }
+  var order = Array(items.indices)
+  bytes.withUnsafeBufferPointer { bytes in
+    ends.withUnsafeBufferPointer { ends in
+      order.sort { left, right in
+        let (count, otherCount) = (ends[left + 1] - ends[left], ends[right + 1] - ends[right])
+        let common = min(count, otherCount)
+        let difference = common == 0 ? 0 : memcmp(bytes.baseAddress! + ends[left], bytes.baseAddress! + ends[right], common)
+        return difference != 0 ? difference < 0 : (count, left) < (otherCount, right)
+      }
+    }
+  }
+  return order.map { items[$0] }
 }
 
 /// Can `name` be joined to a folder and stay in it?

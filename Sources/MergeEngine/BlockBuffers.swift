@@ -2,7 +2,7 @@ import MergeMethods
 import Platform
 import TensorKernels
 
-/// One worker's memory: the blocks it reads, their conversions, the block it writes, and scratch for the kernels.
+/// One worker's memory: the blocks it reads, their conversions, results that are not rounded yet, and scratch for the kernels.
 ///
 /// Grows to what the largest tensor needs and is reused for all.
 final class BlockBuffers {
@@ -16,10 +16,8 @@ final class BlockBuffers {
     /// Per input: where it is read to (nil: it is in memory already) and where it is converted to (nil: it needs no conversion).
     var reads: [Int?] = []
     var conversions: [Int?] = []
-    /// Results in binary64, and rounded to the output's type: of several blocks where a type of less than 8 bytes leaves room.
+    /// Results in binary64, or elements of a copy converted to the output's type.
     var results = 0
-    var rounded = 0
-    private var roundedBytes = 0
     var workspace = 0
     var bytes = 0
 
@@ -37,16 +35,11 @@ final class BlockBuffers {
         conversions.append(kernelType == nil || kernelType == input.dtype ? nil : take(count * kernelType!.size))
       }
       results = take(count * 8)
-      roundedBytes = count * 8
-      rounded = take(roundedBytes)
       workspace = take(KernelGeometry.workspaceBytes(rows: inputs.count))
     }
-
-    /// Rounded elements that the layout holds.
-    func capacity(_ type: DType) -> Int { roundedBytes / type.size }
   }
 
-  /// Bytes that a block costs per element, and once.
+  /// Bytes that a block costs per element, those of its ResultWriter included, and once.
   static func cost(_ task: TensorTask) -> (perElement: Int, fixed: Int) {
     let converted = task.inputs.contains { $0.dtype == .f64 } ? 8 : 4
     var perElement = 16

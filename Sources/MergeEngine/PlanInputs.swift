@@ -2,7 +2,6 @@ import Checkpoints
 import JSON
 import MergeMethods
 import Platform
-import Synchronization
 
 /// The checkpoints of a recipe, opened and checked, and its composition in their terms.
 struct PlanInputs {
@@ -171,19 +170,8 @@ struct PlanInputs {
   /// All models that the recipe names, opened side by side. What is wrong with one is said when its turn comes.
   private static func open(_ recipe: Recipe, threads: Int) -> [String: Opened] {
     let paths = Array(Set(recipe.models.map(\.path) + [recipe.base].compactMap { $0 }))
-    let results = Mutex<(next: Int, opened: [String: Opened])>((0, [:]))
-    WorkerPool.run(count: min(threads, paths.count)) { _ in
-      while true {
-        let index = results.withLock { state in
-          defer { state.next += 1 }
-          return state.next
-        }
-        guard index < paths.count else { return }
-        let found = open(paths[index])
-        results.withLock { $0.opened[paths[index]] = found }
-      }
-    }
-    return results.withLock { $0.opened }
+    let opened = WorkerPool.map(paths.count, workers: threads) { open(paths[$0]) }
+    return Dictionary(uniqueKeysWithValues: zip(paths, opened))
   }
 
   private static func open(_ text: String) -> Opened {

@@ -7,6 +7,7 @@ import TensorKernels
 struct StretchRunner {
   let tensor: ActiveTensor
   let buffers: BlockBuffers
+  let writer: ResultWriter
   let budget: Int
   let control: ExecutionControl
   let monitor: Monitor
@@ -25,6 +26,7 @@ struct StretchRunner {
       let windows = windows(whole, next)
       defer { withExtendedLifetime(windows) {} }
       try run(sweep, stretches, windows.map { $0?.start }, from: whole.lowerBound)
+      try writer.flush()
     case .copy(let input, _):
       tensor.task.inputs[input].prefetch(next)
       try copy(input, whole)
@@ -59,15 +61,18 @@ struct StretchRunner {
     let task = tensor.task
     let partition = tensor.partition
     let whole = partition.range(stretches.lowerBound).lowerBound..<partition.range(stretches.upperBound - 1).upperBound
-    let length = min(blockLength(), whole.count)
+    let most = blockLength()
+    let length = min(most, whole.count)
     let layout = BlockBuffers.Layout(task, inputs: Array(task.inputs.indices), kernelType: tensor.kernelType, count: length)
     let arena = buffers.base(layout)
-    var writer = ResultWriter(
-      task, whole, buffer: arena + layout.rounded, capacity: layout.capacity(task.outputType), control)
+    if sweep.writes {
+      let size = task.outputType.size
+      try writer.begin(task.output, from: whole.lowerBound * size, block: length * size, room: most * 8)
+    }
     for stretch in stretches {
       let range = partition.range(stretch)
       let isComplete = try MappedWindow.guarded { () throws(Failure) in
-        try run(sweep, range, starts, from: first, tensor.sums(of: stretch), length, layout, arena, &writer)
+        try run(sweep, range, starts, from: first, tensor.sums(of: stretch), length, layout, arena)
       }
       if !isComplete { try explain(range) }
     }
@@ -75,7 +80,7 @@ struct StretchRunner {
 
   private func run(
     _ sweep: Sweep, _ range: Range<Int>, _ starts: [UnsafeRawPointer?], from first: Int, _ sums: UnsafeMutablePointer<Double>,
-    _ length: Int, _ layout: BlockBuffers.Layout, _ arena: UnsafeMutableRawPointer, _ writer: inout ResultWriter
+    _ length: Int, _ layout: BlockBuffers.Layout, _ arena: UnsafeMutableRawPointer
   ) throws(Failure) {
     let task = tensor.task
     let kernelType = tensor.kernelType
@@ -113,7 +118,8 @@ struct StretchRunner {
       }
       if sweep.writes {
         if !isDirect { round(output!, count, into: writer.place) }
-        try writer.take(count, following: length)
+        let size = task.outputType.size
+        try writer.take(count * size, following: length * size)
       }
       start += count
     }
@@ -183,8 +189,8 @@ struct StretchRunner {
       let source = try input.elements(start, count, buffer: layout.reads[0].map { arena + $0 })
       var result = source
       if input.dtype != task.outputType {
-        Cast.convert(source, input.dtype, count: count, into: arena + layout.rounded, task.outputType)
-        result = UnsafeRawPointer(arena + layout.rounded)
+        Cast.convert(source, input.dtype, count: count, into: arena + layout.results, task.outputType)
+        result = UnsafeRawPointer(arena + layout.results)
       }
       let bytes = count * task.outputType.size
       switch task.output {

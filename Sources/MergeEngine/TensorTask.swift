@@ -137,6 +137,8 @@ public enum TensorOutput {
   case stored(File, offset: Int)
   /// Nowhere: the method only makes artifacts.
   case none
+
+  var isMemory: Bool { if case .memory = self { true } else { false } }
 }
 
 /// What to do about a NaN or an infinity in an input.

@@ -1,4 +1,5 @@
 import Glibc
+import Synchronization
 
 /// A fixed number of threads that all run one function and are joined before the call returns.
 ///
@@ -28,6 +29,26 @@ public enum WorkerPool {
     body(0)
     for thread in threads { pthread_join(thread, nil) }
   }
+
+  /// `body` of 0..<count, in that order, made by at most `workers` workers.
+  public static func map<Value>(_ count: Int, workers: Int, _ body: @escaping (Int) -> Value) -> [Value] {
+    guard workers > 1, count > 1 else { return (0..<count).map(body) }
+    let values = UnsafeMutablePointer<Value?>.allocate(capacity: count)
+    values.initialize(repeating: nil, count: count)
+    defer {
+      values.deinitialize(count: count)
+      values.deallocate()
+    }
+    let next = Counter()
+    run(count: min(workers, count)) { _ in
+      while case let index = next.value.wrappingAdd(1, ordering: .relaxed).oldValue, index < count {
+        values[index] = body(index)
+      }
+    }
+    return (0..<count).map { values[$0]! }
+  }
+
+  private final class Counter { let value = Atomic<Int>(0) }
 
   private final class Start {
     let worker: Int

@@ -316,5 +316,7 @@ import Testing
     print("opened 20,000 tensors in \(Machine.seconds() - start) s")
     #expect(checkpoint.tensors.count == 20_000)
     #expect(checkpoint.totalBytes == 40_000)
+    try folder.write("junk, and nothing but", to: "model-7.safetensors")
+    expectRefused(.format, "model-7.safetensors")
   }
 }

@@ -31,6 +31,18 @@ import Testing
     #expect(Set(threads.items).count == 4)
   }
 
+  @Test(arguments: [(0, 4), (1, 4), (5, 0), (5, 1), (5, 2), (3, 8), (1000, 3)]) func mapsInOrderAndEachOnce(
+    count: Int, workers: Int
+  ) {
+    let runs = (0..<count).map { _ in Counter() }
+    let squares = WorkerPool.map(count, workers: workers) { index in
+      runs[index].add(1)
+      return "\(index * index)"
+    }
+    #expect(squares == (0..<count).map { "\($0 * $0)" })
+    #expect(runs.allSatisfy { $0.value == 1 })
+  }
+
   @Test(arguments: [0, -3]) func noWorkersMeansTheCallerAlone(count: Int) {
     let runs = Counter()
     WorkerPool.run(count: count) { worker in
