@@ -2,12 +2,16 @@ import MergeMethods
 import Platform
 import TensorKernels
 
-/// One worker's memory: the blocks it reads, their conversions, results that are not rounded yet, and scratch for the kernels.
+/// One worker's memory: the blocks it reads, their conversions, results that are not rounded yet, scratch for the kernels, and the
+/// results on their way out.
 ///
 /// Grows to what the largest tensor needs and is reused for all.
 final class BlockBuffers {
+  let writer: ResultWriter
   private var arena = UnsafeMutableRawPointer.allocate(byteCount: 4096, alignment: 64)
   private var capacity = 4096
+
+  init(_ control: ExecutionControl) { writer = ResultWriter(control) }
 
   deinit { arena.deallocate() }
 

@@ -90,18 +90,16 @@ public final class Executor: @unchecked Sendable {
   }
 
   private func work() {
-    let buffers = BlockBuffers()
-    let writer = ResultWriter(control)
+    let buffers = BlockBuffers(control)
     let ownMonitor = Monitor()
     while let work = monitor.locked({ pick() }) {
       guard case .stretches(let tensor, let stretches) = work else {
-        if case .batch(let batch) = work { carry(batch, buffers, writer, ownMonitor) }
+        if case .batch(let batch) = work { carry(batch, buffers, ownMonitor) }
         continue
       }
       do throws(Failure) {
-        try StretchRunner(
-          tensor: tensor, buffers: buffers, writer: writer, budget: bufferBudget, control: control, monitor: monitor
-        ).run(stretches)
+        try StretchRunner(tensor: tensor, buffers: buffers, budget: bufferBudget, control: control, monitor: monitor).run(
+          stretches)
       } catch {
         stop(error)
       }
@@ -186,13 +184,13 @@ public final class Executor: @unchecked Sendable {
 
   // MARK: - Small tensors
 
-  private func carry(_ batch: TensorBatch, _ buffers: BlockBuffers, _ writer: ResultWriter, _ ownMonitor: Monitor) {
+  private func carry(_ batch: TensorBatch, _ buffers: BlockBuffers, _ ownMonitor: Monitor) {
     var results: [(index: Int, result: TensorResult)] = []
     var trouble: Failure?
     let windows = BatchWindows(batch.tasks)
     do throws(Failure) {
       for (place, task) in batch.tasks.enumerated() {
-        guard let result = try carry(task, batch.first + place, buffers, writer, windows, ownMonitor) else { break }
+        guard let result = try carry(task, batch.first + place, buffers, windows, ownMonitor) else { break }
         results.append((batch.first + place, result))
         control.finish()
         heartbeat()
@@ -202,7 +200,7 @@ public final class Executor: @unchecked Sendable {
     }
     withExtendedLifetime(windows) {}
     // Only what is in the files is done.
-    do throws(Failure) { try writer.flush() } catch { (trouble, results) = (trouble ?? error, []) }
+    do throws(Failure) { try buffers.writer.flush() } catch { (trouble, results) = (trouble ?? error, []) }
     monitor.locked {
       batches -= 1
       scratchInUse -= batch.scratchBytes
@@ -219,13 +217,12 @@ public final class Executor: @unchecked Sendable {
 
   /// Carry one tensor through all of its steps; nil when the run is cancelled.
   private func carry(
-    _ task: TensorTask, _ index: Int, _ buffers: BlockBuffers, _ writer: ResultWriter, _ windows: BatchWindows,
-    _ ownMonitor: Monitor
+    _ task: TensorTask, _ index: Int, _ buffers: BlockBuffers, _ windows: BatchWindows, _ ownMonitor: Monitor
   ) throws(Failure) -> TensorResult? {
     control.begin(task.context.name)
     let tensor = try ActiveTensor(index: index, task: task)
     let runner = StretchRunner(
-      tensor: tensor, buffers: buffers, writer: writer, budget: bufferBudget, control: control, monitor: ownMonitor,
+      tensor: tensor, buffers: buffers, budget: bufferBudget, control: control, monitor: ownMonitor,
       starts: windows.starts(task))
     while true {
       while let stretches = tensor.claim() { try runner.run(stretches) }

@@ -28,7 +28,7 @@ public struct JobOptions: Sendable {
 public final class Job: RunnableJob {
   public let plan: Plan
   public let control = ExecutionControl()
-  public private(set) var reportText: String?
+  public var reportText: String?
 
   private let options: JobOptions
   private var hasRun = false
@@ -161,7 +161,7 @@ public final class Job: RunnableJob {
   {
     if plan.isSingleFile {
       let stem = String(path.dropLast(".safetensors".count))
-      try FileSystem.write(text + "\n", to: partial + "/report.json")
+      try FileSystem.write(text, "\n", to: partial + "/report.json")
       try FileSystem.write(report.csv, to: partial + "/report.csv")
       try OutputPlace.replace(path, by: partial + "/" + FileSystem.name(of: path))
       try FileSystem.rename(partial + "/report.json", to: stem + ".merge_report.json")
@@ -181,7 +181,7 @@ public final class Job: RunnableJob {
         try FileSystem.write(text, to: merged + "/config.json")
       }
     }
-    try FileSystem.write(text + "\n", to: partial + "/merge_report.json")
+    try FileSystem.write(text, "\n", to: partial + "/merge_report.json")
     try FileSystem.write(report.csv, to: partial + "/merge_report.csv")
     if let lambdas = report.lambdasCSV { try FileSystem.write(lambdas, to: partial + "/yoyo_scale.csv") }
     if plan.recipe.writesModelCard {

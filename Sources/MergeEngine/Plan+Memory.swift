@@ -14,11 +14,12 @@ extension Plan {
   /// Bytes of this plan and of the report: records and names of inputs and output, decisions, and the texts made of them.
   var ownBytes: Int {
     guard let first = tensors.first else { return 0 }
-    // Not derived but fitted: peaks of 20,000 tensors of four inputs were 5,000 each for Gram methods; 6,700 for TIES and 7,400 for
-    // DARE-TIES, which decide more for the report; and 2,500 more where tensors wait for their group in the middle of their sweeps.
+    // Not derived but fitted: peaks of 20,000 tensors of four inputs, without the interpreter and the blocks, were 3,900 to 4,100 each
+    // for Gram methods, 5,200 to 5,600 for TIES and its kin, which decide more for the report, and 7,600 where tensors wait for their
+    // group in the middle of their sweeps.
     let isGram = recipe.schema.family == "gram"
-    let waiting = !isGram && tensors.contains { $0.group != nil } ? 3000 : 0
-    return tensors.count * ((isGram ? 4000 : 6500) + 250 * first.inputs.count + waiting)
+    let waiting = !isGram && tensors.contains { $0.group != nil } ? 2200 : 0
+    return tensors.count * ((isGram ? 3100 : 4700) + 250 * first.inputs.count + waiting)
   }
 
   /// Bytes for buffers and scratch, of a limit or of none.

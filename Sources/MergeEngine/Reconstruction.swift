@@ -10,7 +10,7 @@ import TensorKernels
 /// output: what the correction does not mention is copied.
 public final class Reconstruction: RunnableJob {
   public let planText: String
-  public private(set) var reportText: String?
+  public var reportText: String?
   public let control = ExecutionControl()
 
   private enum Kind: String {

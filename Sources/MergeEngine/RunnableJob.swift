@@ -3,8 +3,8 @@ import Platform
 /// Work on whole checkpoints that is planned when it is made, and run once: a merge, or a reconstruction.
 public protocol RunnableJob: AnyObject {
   var planText: String { get }
-  /// nil until the run has succeeded.
-  var reportText: String? { get }
+  /// nil until the run has succeeded. It may have tens of megabytes: who has taken it lets go of it.
+  var reportText: String? { get set }
   var control: ExecutionControl { get }
   var bytesTotal: Int { get }
   var tensorsTotal: Int { get }

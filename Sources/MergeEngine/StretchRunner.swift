@@ -7,7 +7,6 @@ import TensorKernels
 struct StretchRunner {
   let tensor: ActiveTensor
   let buffers: BlockBuffers
-  let writer: ResultWriter
   let budget: Int
   let control: ExecutionControl
   let monitor: Monitor
@@ -26,7 +25,7 @@ struct StretchRunner {
       let windows = windows(whole, next)
       defer { withExtendedLifetime(windows) {} }
       try run(sweep, stretches, windows.map { $0?.start }, from: whole.lowerBound)
-      try writer.flush()
+      try buffers.writer.flush()
     case .copy(let input, _):
       tensor.task.inputs[input].prefetch(next)
       try copy(input, whole)
@@ -67,7 +66,7 @@ struct StretchRunner {
     let arena = buffers.base(layout)
     if sweep.writes {
       let size = task.outputType.size
-      try writer.begin(task.output, from: whole.lowerBound * size, block: length * size, room: most * 8)
+      try buffers.writer.begin(task.output, from: whole.lowerBound * size, block: length * size, room: most * 8)
     }
     for stretch in stretches {
       let range = partition.range(stretch)
@@ -105,7 +104,7 @@ struct StretchRunner {
           table[k] = UnsafeRawPointer(arena + place)
         }
       }
-      let output = sweep.writes ? (isDirect ? writer.place : arena + layout.results) : nil
+      let output = sweep.writes ? (isDirect ? buffers.writer.place : arena + layout.results) : nil
       table.withUnsafeBufferPointer { pointers in
         sweep.run(
           Block(
@@ -117,9 +116,9 @@ struct StretchRunner {
         inspect(raw, start, count, results: spoiled ? nil : output.map { ($0, outputType) })
       }
       if sweep.writes {
-        if !isDirect { round(output!, count, into: writer.place) }
+        if !isDirect { round(output!, count, into: buffers.writer.place) }
         let size = task.outputType.size
-        try writer.take(count * size, following: length * size)
+        try buffers.writer.take(count * size, following: length * size)
       }
       start += count
     }

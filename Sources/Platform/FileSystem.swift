@@ -88,8 +88,20 @@ public enum FileSystem {
     try file.write(bytes, at: 0)
   }
 
-  public static func write(_ text: String, to path: String) throws(Failure) {
-    try write(Array(text.utf8), to: path)
+  /// Write texts one after another.
+  public static func write(_ texts: String..., to path: String) throws(Failure) {
+    let file = try File(path: path, mode: .create)
+    var end = 0
+    for var text in texts {
+      // Without a copy: a report may have tens of megabytes.
+      let failure: Failure? = text.withUTF8 { bytes in
+        guard let start = bytes.baseAddress else { return nil }
+        do throws(Failure) { try file.write(start, count: bytes.count, at: end) } catch { return error }
+        return nil
+      }
+      if let failure { throw failure }
+      end += text.utf8.count
+    }
   }
 
   /// Free bytes on the file system of the nearest folder that exists above `path`; nil when the system does not say.

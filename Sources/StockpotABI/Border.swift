@@ -190,13 +190,15 @@ struct StaticText: @unchecked Sendable {
   // @unchecked: the memory is written once, here, and never freed.
   let pointer: UnsafePointer<CChar>
 
-  init(_ text: String) { pointer = UnsafePointer(strdup(text)!) }
+  /// By withCString: an argument that is a String would be copied on its way, and the text may have tens of megabytes.
+  init(_ text: String) { pointer = text.withCString { UnsafePointer(strdup($0)!) } }
 }
 
 /// A C string owned by a handle.
 final class OwnedText {
   let pointer: UnsafePointer<CChar>
-  init(_ text: String) { pointer = UnsafePointer(strdup(text)!) }
+  /// By withCString: an argument that is a String would be copied on its way, and the text may have tens of megabytes.
+  init(_ text: String) { pointer = text.withCString { UnsafePointer(strdup($0)!) } }
   deinit { free(UnsafeMutablePointer(mutating: pointer)) }
 }
 

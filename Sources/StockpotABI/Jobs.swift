@@ -23,7 +23,7 @@ private final class JobHandle {
 
   var reportPointer: UnsafePointer<CChar>? {
     texts.withLock { texts in
-      if texts.report == nil { texts.report = job.reportText.map { OwnedText($0) } }
+      if let text = job.reportText { (texts.report, job.reportText) = (OwnedText(text), nil) }
       return texts.report.map { UInt(bitPattern: $0.pointer) }
     }.flatMap { UnsafePointer(bitPattern: $0) }
   }

@@ -10,7 +10,7 @@ import TensorKernels
 /// for. What a matrix of low rank cannot hold is saved whole where `save_modules` says so, and otherwise named as lost.
 public final class LoRAExtraction: RunnableJob {
   public let planText: String
-  public private(set) var reportText: String?
+  public var reportText: String?
   public let control = ExecutionControl()
 
   private let base: Checkpoint

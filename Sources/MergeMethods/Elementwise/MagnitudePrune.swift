@@ -3,7 +3,7 @@ import TensorKernels
 
 // Magnitude pruning: w = w_0 + lambda * sum_i b_i r_i (the largest elements of d_i).
 //
-// Inputs: base and K >= 1 models, any shape. Thresholds are exact (ThresholdSearch.swift). normalize divides by sum b_i (a sum below
+// Inputs: base and K >= 1 models, any shape. Thresholds are exact (BracketSearch.swift). normalize divides by sum b_i (a sum below
 // 1e-8 counts as 1). Sweeps: the threshold's, one for an L1 rescale, one to write.
 // Source: Yu et al., "Language Models are Super Mario", arXiv:2311.03099, the magnitude baseline; MergeLM.
 

@@ -6,7 +6,7 @@ import TensorKernels
 //
 //   trim: keep the largest |d_i|;  e_i = b_i d_i;  gamma = elected sign;  tau = mean, sum or max of the e_i whose sign is gamma
 //
-// Inputs: base and K >= 1 models, any shape. Thresholds are exact (ThresholdSearch.swift); with scope: model they, and the majority
+// Inputs: base and K >= 1 models, any shape. Thresholds are exact (BracketSearch.swift); with scope: model they, and the majority
 // sign, are taken over all tensors. K = 1 is a trimmed task vector. Nothing is trimmed at density 1, everything at 0.
 // Sweeps: two per threshold level pair (binary32), one more and a cell where only some ties stay, one for an L1 rescale, one for the
 // majority sign, one to write. Traffic of each: (K + 1) * size bytes per element.

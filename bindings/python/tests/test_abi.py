@@ -109,7 +109,12 @@ def test_functions(header: Header) -> None:
         name: (header.to_ctypes(function.type), header.parameters(function))
         for name, function in header.functions.items()
     }
+    for name in _abi.LONG_TEXTS:
+        result, parameters = declared[name]
+        assert result is ctypes.c_char_p
+        declared[name] = (ctypes.c_void_p, parameters)
     assert declared == _abi.FUNCTIONS
+    assert {"sp_job_plan_json", "sp_job_report_json"} == _abi.LONG_TEXTS
 
 
 def test_every_function_named_in_the_text_is_parsed(header: Header) -> None:

@@ -116,7 +116,8 @@ def experts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_thousands_of_tensors(method: str, scope: str | None, experts: Path, tmp_path: Path) -> None:
     """The plan, the report and what tensors of a group keep while they wait count as well.
 
-    A limit that is accepted holds, be it the smallest one: what is refused says which that is.
+    A limit that is accepted holds, be it the smallest one: what is refused says which that is. 128 MiB are enough but
+    where tensors wait for one another with what they have decided.
     """
     recipe: dict[str, Any] = {
         "merge_method": method,
@@ -127,7 +128,9 @@ def test_thousands_of_tensors(method: str, scope: str | None, experts: Path, tmp
         recipe["base_model"] = str(experts / "base")
     if method == "ties":
         recipe["parameters"]["density"] = 0.5
-    limit = max(LIMIT, _least(recipe))
+    least = _least(recipe)
+    assert least <= LIMIT or (method, scope) == ("ties", "model")
+    limit = max(LIMIT, least)
     assert _merge(recipe, tmp_path / "out", limit) <= limit
 
 

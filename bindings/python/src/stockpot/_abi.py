@@ -150,6 +150,7 @@ _STATUS = c_int32
 _VIEW = POINTER(View)
 _ERROR = POINTER(Error)
 _DOUBLES = POINTER(c_double)
+_LONG_TEXT = c_void_p
 _INT32 = POINTER(c_int32)
 _UINT64 = POINTER(c_uint64)
 _SIZE = POINTER(c_size_t)
@@ -227,11 +228,14 @@ FUNCTIONS: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
         _STATUS,
         (c_char_p, c_char_p, c_char_p, c_char_p, POINTER(JobOptions), POINTER(Job), _ERROR),
     ),
-    "sp_job_plan_json": (c_char_p, (Job,)),
+    "sp_job_plan_json": (_LONG_TEXT, (Job,)),
     "sp_job_run": (_STATUS, (Job, ProgressFunction, c_void_p, _ERROR)),
     "sp_job_progress": (_STATUS, (Job, POINTER(Progress))),
     "sp_job_cancel": (None, (Job,)),
-    "sp_job_report_json": (c_char_p, (Job,)),
+    "sp_job_report_json": (_LONG_TEXT, (Job,)),
     "sp_job_free": (None, (Job,)),
 }
 """Result and parameters of every function of the header. A null `Error` pointer is None, as any other pointer's."""
+
+LONG_TEXTS = frozenset(name for name, (result, _) in FUNCTIONS.items() if result is _LONG_TEXT)
+"""Functions whose text may have tens of megabytes: they give its address, for `_lib.long_text`."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from . import _abi, hub
-from ._lib import c_path, c_text, call, lib, text
+from ._lib import c_path, c_text, call, lib, long_text
 from ._values import check_int32, parse_size, to_json
 from .plans import Plan
 from .recipes import Recipe
@@ -162,7 +162,7 @@ class Job:
 
     def plan_json(self) -> str:
         """The same as JSON."""
-        return text(lib().sp_job_plan_json(self._pointer))
+        return long_text(lib().sp_job_plan_json(self._pointer))
 
     def progress(self) -> Progress:
         """How far it is."""
@@ -210,7 +210,7 @@ class Job:
             raise outcome[0]
         if watch is not None:
             watch(self.progress())
-        return text(lib().sp_job_report_json(self._pointer))
+        return long_text(lib().sp_job_report_json(self._pointer))
 
     def _stop(self, finished: threading.Event, timeout: float | None) -> None:
         """Cancel, and wait even through further Ctrl-C: the job must not be freed under the library's feet."""

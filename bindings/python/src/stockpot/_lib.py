@@ -72,6 +72,15 @@ def text(value: bytes | None) -> str:
     return "" if value is None else value.decode("utf-8", "replace")
 
 
+def long_text(address: int | None) -> str:
+    """Decode one of `_abi.LONG_TEXTS`, without a copy of its bytes in between; None becomes ""."""
+    if address is None:
+        return ""
+    strlen = lib().strlen
+    strlen.restype, strlen.argtypes = ctypes.c_size_t, (ctypes.c_void_p,)
+    return str((ctypes.c_char * strlen(address)).from_address(address), "utf-8", "replace")
+
+
 def c_path(path: str | os.PathLike[str]) -> bytes:
     """Encode a path for the library.
 

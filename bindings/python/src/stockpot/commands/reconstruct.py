@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.argument("output")
 @click.option("--base", metavar="PATH", help="For a mask: the base of the merge; default: the one that the mask names.")
 @click.option("--threads", type=click.IntRange(min=0), default=0, help="Workers; 0 for the usable CPUs.")
-@click.option("--max-memory", metavar="SIZE", help="Most bytes of buffers, such as 2GiB.")
+@click.option("--max-memory", metavar="SIZE", help="Most bytes of plan and buffers, such as 2GiB.")
 @click.option("--shard-size", metavar="SIZE", help="Bytes of a shard; default 5GB.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing output, once the new one is complete.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no summary; errors only.")
