@@ -29,8 +29,8 @@ final class ActiveTensor {
   private var held: [Int: (range: Range<Int>, windows: [MappedWindow?])] = [:]
   private var heldBytes = 0
 
-  /// Of one input.
-  private static let claimBytes = 4 << 20
+  /// Of one input, what a worker takes at a time: mapping costs less in large pieces; in memory smaller ones share better.
+  private let claimBytes: Int
   /// Of all inputs: what a tensor may keep mapped between sweeps.
   private static let mostHeldBytes = 64 << 20
 
@@ -42,6 +42,7 @@ final class ActiveTensor {
   init(index: Int, task: TensorTask) throws(Failure) {
     self.index = index
     self.task = task
+    claimBytes = task.inputs.allSatisfy(\.isMemory) ? 1 << 19 : 4 << 20
     step = .copy(input: 0, Decision())
     partition = Partition(count: task.context.count, granule: 1)
     kernelType = task.outputType
@@ -82,7 +83,7 @@ final class ActiveTensor {
     let start = partition.range(first).lowerBound
     claimed += 1
     while claimed < partition.stretches, partition.range(claimed - 1).upperBound == partition.range(claimed).lowerBound,
-      (partition.range(claimed).upperBound - start) * kernelType.size <= Self.claimBytes
+      (partition.range(claimed).upperBound - start) * kernelType.size <= claimBytes
     {
       claimed += 1
     }
