@@ -190,8 +190,7 @@ struct StaticText: @unchecked Sendable {
   // @unchecked: the memory is written once, here, and never freed.
   let pointer: UnsafePointer<CChar>
 
-  /// By withCString: an argument that is a String would be copied on its way, and the text may have tens of megabytes.
-  init(_ text: String) { pointer = text.withCString { UnsafePointer(strdup($0)!) } }
+  init(_ text: String) { pointer = UnsafePointer(strdup(text)!) }
 }
 
 /// A C string owned by a handle.

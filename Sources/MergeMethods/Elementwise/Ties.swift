@@ -8,8 +8,8 @@ import TensorKernels
 //
 // Inputs: base and K >= 1 models, any shape. Thresholds are exact (BracketSearch.swift); with scope: model they, and the majority
 // sign, are taken over all tensors. K = 1 is a trimmed task vector. Nothing is trimmed at density 1, everything at 0.
-// Sweeps: two per threshold level pair (binary32), one more and a cell where only some ties stay, one for an L1 rescale, one for the
-// majority sign, one to write. Traffic of each: (K + 1) * size bytes per element.
+// Sweeps: a sample and one or two to count (two per pair of histogram levels with scope: model), a cell where only some ties stay,
+// one for an L1 rescale, one for the majority sign, one to write. Traffic of each: (K + 1) * size bytes per element.
 // Source: Yadav et al., "TIES-Merging: Resolving Interference When Merging Models", arXiv:2306.01708. The tools disagree about
 // scope, ties, zero votes and weights; see the schema.
 
