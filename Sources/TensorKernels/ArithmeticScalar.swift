@@ -40,8 +40,11 @@ protocol ArithmeticScalar: SIMDScalar, BinaryFloatingPoint, Codable {
   /// `counts`, one more in the lanes where `a` is not 0.
   static func counting(_ counts: SIMD8<Count>, _ a: SIMD8<Self>) -> SIMD8<Count>
 
-  /// 1 where the magnitude `a` is below the magnitude `b`, else 0.
-  static func below(_ a: SIMD8<Self>, _ b: SIMD8<Self>) -> SIMD8<Count>
+  /// All bits where the magnitude `a` is below the magnitude `b`, else 0.
+  static func isBelow(_ a: SIMD8<Self>, _ b: SIMD8<Self>) -> SIMD8<Count>
+
+  /// `a`, 0 where all bits of `mask` are set.
+  static func cleared(_ a: SIMD8<Self>, where mask: SIMD8<Count>) -> SIMD8<Self>
 
   /// The low byte of each lane, lane 0 in the lowest.
   static func bytes(_ counts: SIMD8<Count>) -> UInt64
@@ -122,14 +125,12 @@ extension Float: ArithmeticScalar {
   // By whole numbers: patterns order magnitudes, and a difference's sign fills its lane.
   @inline(__always)
   static func kept(_ a: SIMD8<Float>, rank: SIMD8<Float>, from least: Float) -> SIMD8<Float> {
-    let below = (unsafeBitCast(rank, to: SIMD8<Int32>.self) &- Int32(bitPattern: least.bitPattern)) &>> 31
-    return unsafeBitCast(unsafeBitCast(a, to: SIMD8<Int32>.self) & ~below, to: SIMD8<Float>.self)
+    cleared(a, where: isBelow(rank, SIMD8(repeating: least)))
   }
 
   @inline(__always)
   static func kept(_ a: SIMD8<Float>, rank: SIMD8<Float>, upTo most: Float) -> SIMD8<Float> {
-    let above = (Int32(bitPattern: most.bitPattern) &- unsafeBitCast(rank, to: SIMD8<Int32>.self)) &>> 31
-    return unsafeBitCast(unsafeBitCast(a, to: SIMD8<Int32>.self) & ~above, to: SIMD8<Float>.self)
+    cleared(a, where: isBelow(SIMD8(repeating: most), rank))
   }
 
   @inline(__always)
@@ -141,9 +142,13 @@ extension Float: ArithmeticScalar {
   }
 
   @inline(__always)
-  static func below(_ a: SIMD8<Float>, _ b: SIMD8<Float>) -> SIMD8<Int32> {
-    let difference = unsafeBitCast(a, to: SIMD8<UInt32>.self) &- unsafeBitCast(b, to: SIMD8<UInt32>.self)
-    return unsafeBitCast(difference &>> 31, to: SIMD8<Int32>.self)
+  static func isBelow(_ a: SIMD8<Float>, _ b: SIMD8<Float>) -> SIMD8<Int32> {
+    (unsafeBitCast(a, to: SIMD8<Int32>.self) &- unsafeBitCast(b, to: SIMD8<Int32>.self)) &>> 31
+  }
+
+  @inline(__always)
+  static func cleared(_ a: SIMD8<Float>, where mask: SIMD8<Int32>) -> SIMD8<Float> {
+    unsafeBitCast(unsafeBitCast(a, to: SIMD8<Int32>.self) & ~mask, to: SIMD8<Float>.self)
   }
 
   @inline(__always)
@@ -248,14 +253,12 @@ extension Double: ArithmeticScalar {
   // By whole numbers: patterns order magnitudes, and a difference's sign fills its lane.
   @inline(__always)
   static func kept(_ a: SIMD8<Double>, rank: SIMD8<Double>, from least: Double) -> SIMD8<Double> {
-    let below = (unsafeBitCast(rank, to: SIMD8<Int64>.self) &- Int64(bitPattern: least.bitPattern)) &>> 63
-    return unsafeBitCast(unsafeBitCast(a, to: SIMD8<Int64>.self) & ~below, to: SIMD8<Double>.self)
+    cleared(a, where: isBelow(rank, SIMD8(repeating: least)))
   }
 
   @inline(__always)
   static func kept(_ a: SIMD8<Double>, rank: SIMD8<Double>, upTo most: Double) -> SIMD8<Double> {
-    let above = (Int64(bitPattern: most.bitPattern) &- unsafeBitCast(rank, to: SIMD8<Int64>.self)) &>> 63
-    return unsafeBitCast(unsafeBitCast(a, to: SIMD8<Int64>.self) & ~above, to: SIMD8<Double>.self)
+    cleared(a, where: isBelow(SIMD8(repeating: most), rank))
   }
 
   @inline(__always)
@@ -267,9 +270,13 @@ extension Double: ArithmeticScalar {
   }
 
   @inline(__always)
-  static func below(_ a: SIMD8<Double>, _ b: SIMD8<Double>) -> SIMD8<Int64> {
-    let difference = unsafeBitCast(a, to: SIMD8<UInt64>.self) &- unsafeBitCast(b, to: SIMD8<UInt64>.self)
-    return unsafeBitCast(difference &>> 63, to: SIMD8<Int64>.self)
+  static func isBelow(_ a: SIMD8<Double>, _ b: SIMD8<Double>) -> SIMD8<Int64> {
+    (unsafeBitCast(a, to: SIMD8<Int64>.self) &- unsafeBitCast(b, to: SIMD8<Int64>.self)) &>> 63
+  }
+
+  @inline(__always)
+  static func cleared(_ a: SIMD8<Double>, where mask: SIMD8<Int64>) -> SIMD8<Double> {
+    unsafeBitCast(unsafeBitCast(a, to: SIMD8<Int64>.self) & ~mask, to: SIMD8<Double>.self)
   }
 
   @inline(__always)
@@ -335,3 +342,16 @@ func masks(of word: SIMD8<UInt32>, below limit: UInt32) -> SIMD8<Int32> {
   let isBelow = flipped .< SIMD8<Int32>(repeating: Int32(bitPattern: limit ^ 0x8000_0000))
   return unsafeBitCast(isBelow, to: SIMD8<Int32>.self)
 }
+
+/// What a loop does or leaves out, as a type: each loop is compiled for itself, and asks nothing while it runs. (A constant argument does not
+/// do: functions beyond a size are not inlined, whatever their attributes say.)
+protocol Choice { static var isYes: Bool { get } }
+enum Yes: Choice { static var isYes: Bool { true } }
+enum No: Choice { static var isYes: Bool { false } }
+
+/// How often a loop runs, as a type: loops over few models are unrolled.
+protocol FixedCount { static var count: Int? { get } }
+enum Two: FixedCount { static var count: Int? { 2 } }
+enum Three: FixedCount { static var count: Int? { 3 } }
+enum Four: FixedCount { static var count: Int? { 4 } }
+enum Several: FixedCount { static var count: Int? { nil } }

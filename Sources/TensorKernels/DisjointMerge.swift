@@ -4,91 +4,10 @@
 //   mean: sum_A e_i / sum_A b_i (a divisor of 0 counts as 1)    sum: sum_A e_i    max: the largest |e_i| of A, later model first
 //   result: x_0 + lambda * tau, or lambda * tau
 //
-// gamma by mass: sign of sum e_i; by count: sign of sum sign(e_i); normfrac: sign of the e_i with the largest e_i^2 / |e_i|^2,
-// first of equals; normmass: sign of sum sign(e_i) e_i^2 / |e_i|^2; none: every e_i that is not 0 agrees. A vote of 0 becomes
-// `zeroSign`; 0 means no one agrees.
+// gamma: SignElection.swift.
 // Shapes, types and NaN rule: TaskVectors.swift; a poisoned element comes out NaN. Arithmetic: the elements' arithmetic type,
 // rounded once to the output. A result of tau = 0 is x_0, the sign of its zero included.
 // Source: Yadav et al., "TIES-Merging", arXiv:2306.01708.
-
-public struct SignElection: Sendable {
-  public enum Rule: Sendable { case none, mass, count, normfrac, normmass }
-
-  public var rule: Rule
-  /// The sign of a vote of 0: 1, -1, or 0 for nobody.
-  public var zeroSign: Double
-  /// f_i: what each task vector is multiplied by before the vote.
-  public var factors: [Double]
-  /// 1 / |e_i|^2 for normfrac and normmass (0 for a model without any).
-  public var inverseSquares: [Double]
-
-  public init(_ rule: Rule, zeroSign: Double, factors: [Double], inverseSquares: [Double] = []) {
-    self.rule = rule
-    self.zeroSign = zeroSign
-    self.factors = factors
-    self.inverseSquares = inverseSquares
-  }
-
-  /// Multiply rows by their factors.
-  @inline(__always)
-  func scale<Scalar: ArithmeticScalar>(_ rows: Rows<Scalar>, vectors: Int) {
-    for (k, factor) in factors.enumerated() where factor != 1 {
-      let f = SIMD8<Scalar>(repeating: Scalar(factor))
-      for v in 0..<vectors { rows.set(k, v, rows.vector(k, v) * f) }
-    }
-  }
-
-  /// The elected signs of a chunk, into row `result`.
-  @inline(__always)
-  func elect<Scalar: ArithmeticScalar>(_ rows: Rows<Scalar>, vectors: Int, into result: Int) {
-    let models = factors.count
-    let zeroSign = Scalar(zeroSign)
-    // Two vectors at a time, so that the loop over the models is worth its branches.
-    switch rule {
-    case .none: for v in 0..<vectors { rows.set(result, v, .zero) }
-    case .mass:
-      for v in stride(from: 0, to: vectors, by: 2) {
-        var (low, high) = (SIMD8<Scalar>.zero, SIMD8<Scalar>.zero)
-        for k in 0..<models {
-          low += rows.vector(k, v)
-          high += rows.vector(k, v + 1)
-        }
-        rows.set(result, v, Scalar.signs(low, ofZero: zeroSign))
-        rows.set(result, v + 1, Scalar.signs(high, ofZero: zeroSign))
-      }
-    case .count:
-      for v in stride(from: 0, to: vectors, by: 2) {
-        var (low, high) = (SIMD8<Scalar>.zero, SIMD8<Scalar>.zero)
-        for k in 0..<models {
-          low += Scalar.signs(rows.vector(k, v))
-          high += Scalar.signs(rows.vector(k, v + 1))
-        }
-        rows.set(result, v, Scalar.signs(low, ofZero: zeroSign))
-        rows.set(result, v + 1, Scalar.signs(high, ofZero: zeroSign))
-      }
-    case .normfrac:
-      for v in 0..<vectors {
-        var (vote, best) = (SIMD8<Scalar>.zero, SIMD8<Scalar>.zero)
-        for k in stride(from: models - 1, through: 0, by: -1) {
-          let e = rows.vector(k, v)
-          (vote, best) = Scalar.greater(vote, key: best, e, key: e * e * Scalar(inverseSquares[k]))
-        }
-        rows.set(result, v, Scalar.signs(vote, ofZero: zeroSign))
-      }
-    case .normmass:
-      for v in 0..<vectors {
-        var vote = SIMD8<Scalar>.zero
-        for k in 0..<models {
-          let e = rows.vector(k, v)
-          vote += Scalar.signs(e) * (e * e * Scalar(inverseSquares[k]))
-        }
-        rows.set(result, v, Scalar.signs(vote, ofZero: zeroSign))
-      }
-    }
-  }
-
-  var votes: Bool { if case .none = rule { false } else { true } }
-}
 
 /// What becomes of the elements that agree.
 public struct DisjointMerge: Sendable {
@@ -111,83 +30,108 @@ public struct DisjointMerge: Sendable {
   public var sums: Int { vectors.models + 1 }
 
   /// tau into the result row.
+  /// - Returns: in how many places signs disagree.
   @inline(__always)
-  func merge<Scalar: ArithmeticScalar>(_ rows: Rows<Scalar>, vectors count: Int) {
-    let models = vectors.models
-    let result = vectors.resultRow
-    election.elect(rows, vectors: count, into: result)
+  func merge<Scalar: ArithmeticScalar>(_ rows: Rows<Scalar>, vectors count: Int) -> Double {
+    // A vote by mass is cast where the elements are merged; of the others the signs come first.
+    let isByMass = election.rule == .mass && rule != .max
+    if election.votes, !isByMass { election.elect(rows, vectors: count, into: vectors.resultRow) }
     switch (rule, election.votes) {
-    case (.sum, false):
-      for v in 0..<count {
-        var total = SIMD8<Scalar>.zero
-        for k in 0..<models { total += rows.vector(k, v) }
-        rows.set(result, v, total)
-      }
-    case (.sum, true):
-      for v in 0..<count {
-        let sign = rows.vector(result, v)
-        var total = SIMD8<Scalar>.zero
-        for k in 0..<models {
-          let e = rows.vector(k, v)
-          total += Scalar.positive(e * sign, e)
-        }
-        rows.set(result, v, total)
-      }
-    case (.mean, let votes):
-      for v in stride(from: 0, to: count, by: 2) {
-        let (first, second) = (rows.vector(result, v), rows.vector(result, v + 1))
-        var (low, high) = (SIMD8<Scalar>.zero, SIMD8<Scalar>.zero)
-        var (lowDivisor, highDivisor) = (SIMD8<Scalar>.zero, SIMD8<Scalar>.zero)
-        for k in 0..<models {
-          let (e, f) = (rows.vector(k, v), rows.vector(k, v + 1))
-          let weight = SIMD8(repeating: Scalar(weights[k]))
-          // Times a sign of +-1, which is exact; without a vote every element that is not 0 agrees.
-          let p = votes ? e * first : Scalar.magnitudes(e, narrow: false)
-          let q = votes ? f * second : Scalar.magnitudes(f, narrow: false)
-          low += Scalar.positive(p, e)
-          high += Scalar.positive(q, f)
-          lowDivisor += Scalar.positive(p, weight)
-          highDivisor += Scalar.positive(q, weight)
-        }
-        rows.set(result, v, low / Scalar.fillingZeros(lowDivisor, with: 1))
-        rows.set(result, v + 1, high / Scalar.fillingZeros(highDivisor, with: 1))
-      }
     case (.max, let votes):
-      for v in 0..<count {
-        let sign = rows.vector(result, v)
-        var (total, best) = (SIMD8<Scalar>.zero, SIMD8<Scalar>.zero)
-        for k in 0..<models {
-          let own = rows.vector(k, v)
-          let e = votes ? Scalar.positive(own * sign, own) : own
-          (total, best) = Scalar.greater(total, key: best, e, key: Scalar.magnitudes(e, narrow: false))
-        }
-        rows.set(result, v, total)
+      let conflicts = conflicts(rows, vectors: count)
+      largest(rows, vectors: count, votes: votes)
+      return conflicts
+    case (.mean, true): return agreeing(rows, vectors: count, votes: Yes.self, divides: Yes.self, isByMass)
+    case (.mean, false): return agreeing(rows, vectors: count, votes: No.self, divides: Yes.self, false)
+    case (.sum, true): return agreeing(rows, vectors: count, votes: Yes.self, divides: No.self, isByMass)
+    case (.sum, false): return agreeing(rows, vectors: count, votes: No.self, divides: No.self, false)
+    }
+  }
+
+  @inline(__always)
+  private func agreeing<Scalar: ArithmeticScalar, Votes: Choice, Divides: Choice>(
+    _ rows: Rows<Scalar>, vectors count: Int, votes: Votes.Type, divides: Divides.Type, _ isByMass: Bool
+  ) -> Double {
+    withUnsafeTemporaryAllocation(of: Scalar.self, capacity: weights.count) { own in
+      for (k, weight) in weights.enumerated() { own[k] = Scalar(weight) }
+      let weights = UnsafePointer(own.baseAddress!)
+      return switch vectors.models {
+      case 2: agreeing(rows, vectors: count, votes, divides, Two.self, weights, isByMass)
+      case 3: agreeing(rows, vectors: count, votes, divides, Three.self, weights, isByMass)
+      case 4: agreeing(rows, vectors: count, votes, divides, Four.self, weights, isByMass)
+      default: agreeing(rows, vectors: count, votes, divides, Several.self, weights, isByMass)
       }
     }
   }
 
-  /// Add how many elements of each row are not 0, and how many places have both signs.
-  @inline(__always)
-  func count<Scalar: ArithmeticScalar>(_ rows: Rows<Scalar>, vectors count: Int, _ sums: UnsafeMutablePointer<Double>) {
-    let models = vectors.models
+  @inline(never)
+  private func agreeing<Scalar: ArithmeticScalar, Votes: Choice, Divides: Choice, Models: FixedCount>(
+    _ rows: Rows<Scalar>, vectors count: Int, _: Votes.Type, _: Divides.Type, _: Models.Type, _ weights: UnsafePointer<Scalar>,
+    _ isByMass: Bool
+  ) -> Double {
+    let (models, result) = (Models.count ?? vectors.models, vectors.resultRow)
+    let zeroSign = Scalar(election.zeroSign)
+    // Where a vote of 0 silences all, those who disagree cannot be told by the sign.
+    let before = Votes.isYes && zeroSign == 0 ? conflicts(rows, vectors: count) : 0
     var both = SIMD8<Scalar.Count>.zero
-    for v in stride(from: 0, to: count, by: 2) {
-      var (most, least) = (SIMD8<Scalar>.zero, SIMD8<Scalar>.zero)
-      var (most2, least2) = (SIMD8<Scalar>.zero, SIMD8<Scalar>.zero)
-      for k in 0..<models {
-        let (e, f) = (rows.vector(k, v), rows.vector(k, v + 1))
-        (most, least) = (Scalar.larger(most, e), Scalar.smaller(least, e))
-        (most2, least2) = (Scalar.larger(most2, f), Scalar.smaller(least2, f))
+    for v in 0..<count {
+      var sign = SIMD8<Scalar>.zero
+      if isByMass {
+        for k in 0..<models { sign += rows.vector(k, v) }
+        sign = Scalar.signs(sign, ofZero: zeroSign)
+      } else if Votes.isYes {
+        sign = rows.vector(result, v)
       }
-      both = Scalar.counting(both, Scalar.smaller(most, 0 - least))
-      both = Scalar.counting(both, Scalar.smaller(most2, 0 - least2))
+      // Signs are +-1, so that products with them are exact: what agrees is what is positive after one. Without a vote all agree.
+      var (total, divisor) = (SIMD8<Scalar>.zero, SIMD8<Scalar>.zero)
+      var (most, least) = (SIMD8<Scalar>.zero, SIMD8<Scalar>.zero)
+      for k in 0..<models {
+        let e = rows.vector(k, v)
+        let own = Votes.isYes ? e * sign : e
+        total += Votes.isYes ? Scalar.larger(.zero, own) : own
+        if Divides.isYes {
+          let agrees = Votes.isYes ? own : Scalar.magnitudes(own, narrow: false)
+          divisor += Scalar.positive(agrees, SIMD8(repeating: weights[k]))
+        }
+        if !Votes.isYes { most = Scalar.larger(most, own) }
+        least = Scalar.smaller(least, own)
+      }
+      var value = Divides.isYes ? total / Scalar.fillingZeros(divisor, with: 1) : total
+      if Votes.isYes { value *= sign }
+      rows.set(result, v, value)
+      both &+= Scalar.isBelow(
+        Scalar.smaller(Votes.isYes ? total : most, 0 - least), SIMD8(repeating: .leastNonzeroMagnitude))
     }
-    sums[models] += Double(both.wrappedSum())
-    for k in 0..<models {
-      var some = SIMD8<Scalar.Count>.zero
-      for v in 0..<count { some = Scalar.counting(some, rows.vector(k, v)) }
-      sums[k] += Double(some.wrappedSum())
+    return Votes.isYes && zeroSign == 0 ? before : Double(8 * count + Int(both.wrappedSum()))
+  }
+
+  @inline(never)
+  private func largest<Scalar: ArithmeticScalar>(_ rows: Rows<Scalar>, vectors count: Int, votes: Bool) {
+    for v in 0..<count {
+      let sign = rows.vector(vectors.resultRow, v)
+      var (total, best) = (SIMD8<Scalar>.zero, SIMD8<Scalar>.zero)
+      for k in 0..<vectors.models {
+        let own = rows.vector(k, v)
+        let e = votes ? Scalar.positive(own * sign, own) : own
+        (total, best) = Scalar.greater(total, key: best, e, key: Scalar.magnitudes(e, narrow: false))
+      }
+      rows.set(vectors.resultRow, v, total)
     }
+  }
+
+  /// In how many places there are both signs.
+  @inline(never)
+  private func conflicts<Scalar: ArithmeticScalar>(_ rows: Rows<Scalar>, vectors count: Int) -> Double {
+    var both = SIMD8<Scalar.Count>.zero
+    for v in 0..<count {
+      var (most, least) = (SIMD8<Scalar>.zero, SIMD8<Scalar>.zero)
+      for k in 0..<vectors.models {
+        let e = rows.vector(k, v)
+        (most, least) = (Scalar.larger(most, e), Scalar.smaller(least, e))
+      }
+      both &+= Scalar.isBelow(Scalar.smaller(most, 0 - least), SIMD8(repeating: .leastNonzeroMagnitude))
+    }
+    return Double(8 * count + Int(both.wrappedSum()))
   }
 
   /// - Parameters:
@@ -216,71 +160,9 @@ public struct DisjointMerge: Sendable {
   private func run<In: KernelElement, Out: KernelElement>(
     _: In.Type, _: Out.Type, _ block: TaskVectorBlock, _ place: MergedOutput, _ sums: UnsafeMutablePointer<Double>
   ) -> Double where In.Arithmetic == Out.Arithmetic {
-    vectors.chunks(In.self, block) { rows, offset, length, count in
-      election.scale(rows, vectors: count)
-      self.count(rows, vectors: count, sums)
-      merge(rows, vectors: count)
+    vectors.chunks(In.self, block, factors: election.factors, counts: sums) { rows, offset, length, count in
+      sums[vectors.models] += merge(rows, vectors: count)
       place.store(In.self, Out.self, rows, block, offset: offset, length: length, vectors.resultRow, vectors.poisonRow)
-    }
-  }
-
-  /// Add the elected signs up, for the majority of the whole tensor.
-  /// - Returns: 0, or NaN if an input is not finite.
-  @inline(never)
-  public func addSigns(_ block: TaskVectorBlock, to sum: UnsafeMutablePointer<Double>) -> Double {
-    switch block.inputs.dtype {
-    case .bf16: signs(BF16Element.self, block, sum)
-    case .f16: signs(F16Element.self, block, sum)
-    case .f32: signs(F32Element.self, block, sum)
-    case .f64: signs(F64Element.self, block, sum)
-    default: preconditionFailure("sign sum has no kernel for \(block.inputs.dtype)")
-    }
-  }
-
-  /// The elected signs themselves, in the order of the elements.
-  /// - Returns: 0, or NaN if an input is not finite.
-  @inline(never)
-  public func writeSigns(_ block: TaskVectorBlock, to signs: UnsafeMutablePointer<Int8>) -> Double {
-    switch block.inputs.dtype {
-    case .bf16: writeSigns(BF16Element.self, block, signs)
-    case .f16: writeSigns(F16Element.self, block, signs)
-    case .f32: writeSigns(F32Element.self, block, signs)
-    case .f64: writeSigns(F64Element.self, block, signs)
-    default: preconditionFailure("sign election has no kernel for \(block.inputs.dtype)")
-    }
-  }
-
-  @inline(__always)
-  private func writeSigns<Element: KernelElement>(
-    _: Element.Type, _ block: TaskVectorBlock, _ signs: UnsafeMutablePointer<Int8>
-  ) -> Double {
-    vectors.chunks(Element.self, block) { rows, offset, length, count in
-      election.scale(rows, vectors: count)
-      election.elect(rows, vectors: count, into: vectors.resultRow)
-      let target = UnsafeMutableRawPointer(signs + offset)
-      for tile in 0..<((length + 15) / 16) {
-        let (low, high) = (rows.vector(vectors.resultRow, 2 * tile), rows.vector(vectors.resultRow, 2 * tile + 1))
-        let bytes = Element.inOrder(Element.Arithmetic.signBytes(low), Element.Arithmetic.signBytes(high))
-        let rest = length - 16 * tile
-        if rest >= 16 {
-          target.storeBytes(of: bytes, toByteOffset: 16 * tile, as: SIMD16<UInt8>.self)
-        } else {
-          withUnsafeBytes(of: bytes) { target.advanced(by: 16 * tile).copyMemory(from: $0.baseAddress!, byteCount: rest) }
-        }
-      }
-    }
-  }
-
-  @inline(__always)
-  private func signs<Element: KernelElement>(
-    _: Element.Type, _ block: TaskVectorBlock, _ sum: UnsafeMutablePointer<Double>
-  ) -> Double {
-    vectors.chunks(Element.self, block) { rows, _, _, count in
-      election.scale(rows, vectors: count)
-      election.elect(rows, vectors: count, into: vectors.resultRow)
-      var total = SIMD8<Element.Arithmetic>.zero
-      for v in 0..<count { total += rows.vector(vectors.resultRow, v) }
-      sum.pointee += laneSum(total)
     }
   }
 }
@@ -299,21 +181,20 @@ struct MergedOutput {
     typealias Scalar = In.Arithmetic
     let factor = SIMD8<Scalar>(repeating: Scalar(lambda))
     // What is subtracted: a positive zero leaves x_0 as it is, -0.0 too.
-    for v in 0..<2 * ((length + 15) / 16) {
-      rows.set(result, v, (0 - rows.vector(result, v) * factor) + rows.vector(poison, v))
-    }
+    @inline(__always)
+    func change(_ v: Int) -> SIMD8<Scalar> { (0 - rows.vector(result, v) * factor) + rows.vector(poison, v) }
     let base = block.inputs.table[0] + (block.from + offset) * In.size
     let target = pointer + offset * Out.size
     let whole = length / 16
     if addsBase {
       for tile in 0..<whole {
         let x = In.load(base, tile * 16 * In.size)
-        let (low, high) = (rows.vector(result, 2 * tile), rows.vector(result, 2 * tile + 1))
+        let (low, high) = (change(2 * tile), change(2 * tile + 1))
         Out.store(Lanes(low: x.low - low, high: x.high - high), target, tile * 16 * Out.size)
       }
     } else {
       for tile in 0..<whole {
-        let (low, high) = (rows.vector(result, 2 * tile), rows.vector(result, 2 * tile + 1))
+        let (low, high) = (change(2 * tile), change(2 * tile + 1))
         Out.store(Lanes(low: 0 - low, high: 0 - high), target, tile * 16 * Out.size)
       }
     }
@@ -321,7 +202,7 @@ struct MergedOutput {
     guard rest > 0 else { return }
     withPaddedTail(block.inputs, size: In.size, from: block.from + offset + whole * 16, count: rest) { table in
       let x = addsBase ? In.load(table[0], 0) : Lanes(low: .zero, high: .zero)
-      let (low, high) = (rows.vector(result, 2 * whole), rows.vector(result, 2 * whole + 1))
+      let (low, high) = (change(2 * whole), change(2 * whole + 1))
       withUnsafeTemporaryAllocation(byteCount: 16 * Out.size, alignment: 64) { padded in
         Out.store(Lanes(low: x.low - low, high: x.high - high), padded.baseAddress!, 0)
         (target + whole * 16 * Out.size).copyMemory(from: padded.baseAddress!, byteCount: rest * Out.size)

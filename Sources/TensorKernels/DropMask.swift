@@ -10,11 +10,13 @@ import Synchronization
 public final class DropMask: @unchecked Sendable {
   // @unchecked: each chunk is written by the worker that has it, and read when all are done.
   private let bits: UnsafeMutablePointer<SIMD8<Int32>>
+  /// Vectors of a chunk.
+  static let vectors = 4
   private let isPaired = Atomic<Bool>(false)
   /// Has a sweep written all of it?
   private(set) var isComplete = false
 
-  public init(elements: Int) { bits = .allocate(capacity: max(1, Self.chunks(elements)) * 4) }
+  public init(elements: Int) { bits = .allocate(capacity: max(1, Self.chunks(elements)) * Self.vectors) }
 
   deinit { bits.deallocate() }
 
@@ -28,13 +30,13 @@ public final class DropMask: @unchecked Sendable {
   /// The vectors of the chunk that begins at element `start`, to read from; nil: they are not known.
   func known(_ start: Int, paired: Bool) -> UnsafePointer<SIMD8<Int32>>? {
     guard isComplete, isPaired.load(ordering: .relaxed) == paired, start % KernelGeometry.chunk == 0 else { return nil }
-    return UnsafePointer(bits + start / KernelGeometry.chunk * 4)
+    return UnsafePointer(bits + start / KernelGeometry.chunk * Self.vectors)
   }
 
   /// The same, to write to; nil: they are not wanted.
   func wanted(_ start: Int, paired: Bool) -> UnsafeMutablePointer<SIMD8<Int32>>? {
     guard !isComplete, start % KernelGeometry.chunk == 0 else { return nil }
     isPaired.store(paired, ordering: .relaxed)
-    return bits + start / KernelGeometry.chunk * 4
+    return bits + start / KernelGeometry.chunk * Self.vectors
   }
 }

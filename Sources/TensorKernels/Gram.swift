@@ -36,10 +36,7 @@ public enum Gram {
     _ pairs: RowPairs, _ sums: UnsafeMutablePointer<Double>, _ workspace: UnsafeMutableRawPointer
   ) {
     let rows = Rows<Element.Arithmetic>(workspace)
-    var start = from
-    let end = from + count
-    while start < end {
-      let length = min(KernelGeometry.chunk, end - start)
+    func fill(_ start: Int, _ length: Int) {
       var row = 0
       if crossTerms, let reference {
         rows.fill(row, Element.self, inputs, reference, minus: nil, from: start, count: length)
@@ -49,8 +46,24 @@ public enum Gram {
         rows.fill(row, Element.self, inputs, k, minus: reference, from: start, count: length)
         row += 1
       }
-      rows.addProducts(pairs, vectors: 2 * ((length + 15) / 16), sums)
-      start += length
+    }
+    let end = from + count
+    for start in stride(from: from, to: end, by: KernelGeometry.chunk) {
+      let length = min(KernelGeometry.chunk, end - start)
+      if pairs.rows > 4 || pairs.isDiagonal {
+        fill(start, length)
+        rows.addProducts(pairs, vectors: 2 * ((length + 15) / 16), sums)
+        continue
+      }
+      // Few rows in parts of a chunk, so that reading goes on while products are formed.
+      rows.withTriangle { triangle in
+        for part in stride(from: 0, to: length, by: KernelGeometry.part) {
+          let some = min(KernelGeometry.part, length - part)
+          fill(start + part, some)
+          rows.addTriangle(0, pairs.rows, vectors: 2 * ((some + 15) / 16), to: triangle)
+        }
+        rows.add(triangle, 0, pairs, to: sums)
+      }
     }
   }
 }

@@ -39,6 +39,9 @@ public enum KernelGeometry {
   /// Elements summed in lanes before the sums are added to binary64: 16 lanes, so 64 additions a lane.
   public static let chunk = 1024
 
+  /// Elements of a part of a chunk, where a kernel goes through a chunk in parts: a multiple of 32.
+  static let part = 256
+
   /// Bytes of scratch that a kernel over `rows` inputs (reference, centre and such included) may use.
   public static func workspaceBytes(rows: Int) -> Int { (rows + 4) * (chunk * 8 + 64) }
 }

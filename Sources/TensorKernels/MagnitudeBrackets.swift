@@ -247,8 +247,8 @@ extension TaskVectors {
           var below = SIMD8<Scalar.Count>.zero
           for v in 0..<vectors {
             let rank = Scalar.magnitudes(rows.vector(k, v), narrow: narrow)
-            above &+= Scalar.below(most, rank)
-            below &+= Scalar.below(rank, least)
+            above &-= Scalar.isBelow(most, rank)
+            below &-= Scalar.isBelow(rank, least)
           }
           let equal = 8 * vectors - Int(above.wrappedSum()) - Int(below.wrappedSum()) - padding
           counters[1] += UInt64(equal)
@@ -260,10 +260,10 @@ extension TaskVectors {
           bracket.slots.withUnsafeBufferPointer { slots in
             for v in 0..<vectors {
               let rank = Scalar.magnitudes(rows.vector(k, v), narrow: narrow)
-              let over = Scalar.below(most, rank)
-              above &+= over
+              let over = Scalar.isBelow(most, rank)
+              above &-= over
               // A byte for each lane, 1 where the magnitude is inside: few are.
-              var inside = Scalar.bytes(over &+ Scalar.below(rank, least)) ^ 0x0101_0101_0101_0101
+              var inside = ~Scalar.bytes(over | Scalar.isBelow(rank, least)) & 0x0101_0101_0101_0101
               while inside != 0 {
                 let place = Scalar.pattern(row[8 * v + inside.trailingZeroBitCount / 8], narrow: narrow) &- low
                 // A number below 2^63 other than 0 has an opposite with the top bit.

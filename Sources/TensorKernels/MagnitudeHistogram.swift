@@ -123,7 +123,7 @@ extension TaskVectors {
     var apart = SIMD8<Scalar.Count>.zero
     for v in 0..<vectors {
       let rank = Scalar.magnitudes(rows.vector(k, v), narrow: narrow)
-      apart &+= Scalar.below(rank, cut) &+ Scalar.below(cut, rank)
+      apart &-= Scalar.isBelow(rank, cut) | Scalar.isBelow(cut, rank)
     }
     // The padding of the last 16 is 0, and equal to a threshold of 0.
     let padding = threshold == 0 ? 8 * vectors - length : 0

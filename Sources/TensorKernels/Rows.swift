@@ -89,6 +89,14 @@ struct Rows<Scalar: ArithmeticScalar> {
     }
   }
 
+  /// How many elements of a row are not 0.
+  @inline(__always)
+  func nonZeros(_ row: Int, vectors: Int) -> Double {
+    var some = SIMD8<Scalar.Count>.zero
+    for v in 0..<vectors { some = Scalar.counting(some, vector(row, v)) }
+    return Double(some.wrappedSum())
+  }
+
   /// Add the dot products of `pairs` of rows over `vectors` vectors (a multiple of 2) to `sums`.
   ///
   /// Each product has 16 lanes, the even and the odd vectors, added up by `laneSum` in binary64; a pair's result does not depend on
@@ -101,30 +109,56 @@ struct Rows<Scalar: ArithmeticScalar> {
       for i in 0..<count { sums[i] += square(i, 0, vectors) + square(i, 1, vectors) }
       return
     }
-    withUnsafeTemporaryAllocation(of: Double.self, capacity: 32) { parts in
+    withUnsafeTemporaryAllocation(of: Double.self, capacity: 16) { parts in
       let parts = parts.baseAddress!
       for i in stride(from: 0, to: count, by: 4) {
-        if count - i > 3 {
-          triangle4(i, 0, vectors, parts)
-          triangle4(i, 1, vectors, parts + 16)
-        } else {
-          triangle3(i, count, 0, vectors, parts)
-          triangle3(i, count, 1, vectors, parts + 16)
-        }
-        for a in i..<min(i + 4, count) {
-          for b in a..<min(i + 4, count) {
-            sums[pairs.index(a, b)] += parts[4 * (a - i) + b - i] + parts[16 + 4 * (a - i) + b - i]
-          }
+        withTriangle { triangle in
+          addTriangle(i, count, vectors: vectors, to: triangle)
+          add(triangle, i, pairs, to: sums)
         }
         for j in stride(from: i + 4, to: count, by: 2) {
           rectangle(i, j, count, 0, vectors, parts)
-          rectangle(i, j, count, 1, vectors, parts + 16)
+          rectangle(i, j, count, 1, vectors, parts + 8)
           for a in i..<i + 4 {
             for b in j..<min(j + 2, count) {
-              sums[pairs.index(a, b)] += parts[2 * (a - i) + b - j] + parts[16 + 2 * (a - i) + b - j]
+              sums[pairs.index(a, b)] += parts[2 * (a - i) + b - j] + parts[8 + 2 * (a - i) + b - j]
             }
           }
         }
+      }
+    }
+  }
+
+  /// The lanes of the products of four rows with one another, 0 at first: (a, b) at 4 a + b, those of odd vectors 16 further on.
+  @inline(__always)
+  func withTriangle(_ body: (UnsafeMutablePointer<SIMD8<Scalar>>) -> Void) {
+    withUnsafeTemporaryAllocation(of: SIMD8<Scalar>.self, capacity: 32) { lanes in
+      lanes.initialize(repeating: .zero)
+      body(lanes.baseAddress!)
+    }
+  }
+
+  /// Add the products of rows i to i + 3 with one another, lane by lane; see `addProducts`.
+  @inline(__always)
+  func addTriangle(_ i: Int, _ count: Int, vectors: Int, to lanes: UnsafeMutablePointer<SIMD8<Scalar>>) {
+    if count - i > 3 {
+      triangle4(i, 0, vectors, lanes)
+      triangle4(i, 1, vectors, lanes + 16)
+    } else {
+      triangle3(i, count, 0, vectors, lanes)
+      triangle3(i, count, 1, vectors, lanes + 16)
+    }
+  }
+
+  /// Add up the lanes of the products of rows i to i + 3.
+  @inline(__always)
+  func add(
+    _ lanes: UnsafeMutablePointer<SIMD8<Scalar>>, _ i: Int, _ pairs: RowPairs, to sums: UnsafeMutablePointer<Double>
+  ) {
+    for a in i..<min(i + 4, pairs.rows) {
+      for b in a..<min(i + 4, pairs.rows) {
+        let place = 4 * (a - i) + b - i
+        sums[pairs.index(a, b)] += laneSum(lanes[place]) + laneSum(lanes[16 + place])
       }
     }
   }
@@ -139,12 +173,12 @@ struct Rows<Scalar: ArithmeticScalar> {
     return laneSum(sum)
   }
 
-  /// Products of rows i to i + 3 with one another over every second vector: (a, b) at 4 a + b.
+  /// Add the products of rows i to i + 3 with one another over every second vector: (a, b) at 4 a + b.
   @inline(__always)
-  private func triangle4(_ i: Int, _ first: Int, _ vectors: Int, _ parts: UnsafeMutablePointer<Double>) {
-    var (s00, s01, s02, s03) = (SIMD8<Scalar>.zero, SIMD8<Scalar>.zero, SIMD8<Scalar>.zero, SIMD8<Scalar>.zero)
-    var (s11, s12, s13) = (SIMD8<Scalar>.zero, SIMD8<Scalar>.zero, SIMD8<Scalar>.zero)
-    var (s22, s23, s33) = (SIMD8<Scalar>.zero, SIMD8<Scalar>.zero, SIMD8<Scalar>.zero)
+  private func triangle4(_ i: Int, _ first: Int, _ vectors: Int, _ lanes: UnsafeMutablePointer<SIMD8<Scalar>>) {
+    var (s00, s01, s02, s03) = (lanes[0], lanes[1], lanes[2], lanes[3])
+    var (s11, s12, s13) = (lanes[5], lanes[6], lanes[7])
+    var (s22, s23, s33) = (lanes[10], lanes[11], lanes[15])
     for v in stride(from: first, to: vectors, by: 2) {
       let (a, b, c, d) = (vector(i, v), vector(i + 1, v), vector(i + 2, v), vector(i + 3, v))
       s00.addProduct(a, a)
@@ -158,17 +192,17 @@ struct Rows<Scalar: ArithmeticScalar> {
       s23.addProduct(c, d)
       s33.addProduct(d, d)
     }
-    (parts[0], parts[1], parts[2], parts[3]) = (laneSum(s00), laneSum(s01), laneSum(s02), laneSum(s03))
-    (parts[5], parts[6], parts[7]) = (laneSum(s11), laneSum(s12), laneSum(s13))
-    (parts[10], parts[11], parts[15]) = (laneSum(s22), laneSum(s23), laneSum(s33))
+    (lanes[0], lanes[1], lanes[2], lanes[3]) = (s00, s01, s02, s03)
+    (lanes[5], lanes[6], lanes[7]) = (s11, s12, s13)
+    (lanes[10], lanes[11], lanes[15]) = (s22, s23, s33)
   }
 
   /// The same of rows i to i + 2, of which one or two may not be there.
   @inline(__always)
-  private func triangle3(_ i: Int, _ count: Int, _ first: Int, _ vectors: Int, _ parts: UnsafeMutablePointer<Double>) {
+  private func triangle3(_ i: Int, _ count: Int, _ first: Int, _ vectors: Int, _ lanes: UnsafeMutablePointer<SIMD8<Scalar>>) {
     let (second, third) = (min(i + 1, count - 1), min(i + 2, count - 1))
-    var (s00, s01, s02) = (SIMD8<Scalar>.zero, SIMD8<Scalar>.zero, SIMD8<Scalar>.zero)
-    var (s11, s12, s22) = (SIMD8<Scalar>.zero, SIMD8<Scalar>.zero, SIMD8<Scalar>.zero)
+    var (s00, s01, s02) = (lanes[0], lanes[1], lanes[2])
+    var (s11, s12, s22) = (lanes[5], lanes[6], lanes[10])
     for v in stride(from: first, to: vectors, by: 2) {
       let (a, b, c) = (vector(i, v), vector(second, v), vector(third, v))
       s00.addProduct(a, a)
@@ -178,8 +212,8 @@ struct Rows<Scalar: ArithmeticScalar> {
       s12.addProduct(b, c)
       s22.addProduct(c, c)
     }
-    (parts[0], parts[1], parts[2]) = (laneSum(s00), laneSum(s01), laneSum(s02))
-    (parts[5], parts[6], parts[10]) = (laneSum(s11), laneSum(s12), laneSum(s22))
+    (lanes[0], lanes[1], lanes[2]) = (s00, s01, s02)
+    (lanes[5], lanes[6], lanes[10]) = (s11, s12, s22)
   }
 
   /// Products of rows i to i + 3, which are all there, with rows j and j + 1: (a, b) at 2 a + b.

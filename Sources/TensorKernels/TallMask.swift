@@ -63,10 +63,11 @@ public struct TallMasks: Sendable {
     _: In.Type, _: Out.Type, _ block: TaskVectorBlock, _ output: Output, _ sums: UnsafeMutablePointer<Double>
   ) -> Double where In.Arithmetic == Out.Arithmetic {
     let vectors = merge.vectors
-    return vectors.chunks(In.self, block) { rows, offset, length, count in
-      merge.election.scale(rows, vectors: count)
-      merge.merge(rows, vectors: count)
-      _ = vectors.load(In.self, block, offset, length, rows)
+    return vectors.chunks(In.self, block, factors: merge.election.factors) { rows, offset, length, count in
+      _ = merge.merge(rows, vectors: count)
+      for k in 0..<vectors.models {
+        rows.fill(k, In.self, block.inputs, k + 1, minus: 0, from: block.from + offset, count: length)
+      }
       mask(In.self, rows, offset, length, count, output.bits, sums)
       if let merged = output.merged {
         MergedOutput(lambda: output.lambda, addsBase: output.addsBase, pointer: merged).store(

@@ -41,7 +41,7 @@ extension TaskVectors {
         }
       } else {
         add(rows, vectors, sums)
-        filter(Element.self, rows, start: start, length: length, vectors: vectors)
+        for k in 0..<models { filter(Element.self, rows, k, start: start, length: length, vectors: vectors) }
         add(rows, vectors, sums + models)
       }
     }
@@ -106,10 +106,9 @@ public struct AgreeingVectors: Sendable {
     self.election = election
   }
 
-  /// Rows 0..<K as e_i where the sign agrees, else 0.
+  /// Rows 0..<K of e_i as e_i where the sign agrees, else 0.
   @inline(__always)
   func select<Scalar: ArithmeticScalar>(_ rows: Rows<Scalar>, vectors count: Int) {
-    election.scale(rows, vectors: count)
     guard election.votes else { return }
     let result = vectors.resultRow
     election.elect(rows, vectors: count, into: result)
@@ -139,7 +138,7 @@ public struct AgreeingVectors: Sendable {
   private func products<Element: KernelElement>(
     _: Element.Type, _ block: TaskVectorBlock, _ pairs: RowPairs, _ sums: UnsafeMutablePointer<Double>
   ) -> Double {
-    vectors.chunks(Element.self, block) { rows, _, _, count in
+    vectors.chunks(Element.self, block, factors: election.factors) { rows, _, _, count in
       select(rows, vectors: count)
       rows.addProducts(pairs, vectors: count, sums)
     }
@@ -175,7 +174,7 @@ public struct AgreeingVectors: Sendable {
     _: In.Type, _: Out.Type, _ block: TaskVectorBlock, _ centre: Centre, _ place: MergedOutput
   ) -> Double where In.Arithmetic == Out.Arithmetic {
     typealias Scalar = In.Arithmetic
-    return vectors.chunks(In.self, block) { rows, offset, length, count in
+    return vectors.chunks(In.self, block, factors: election.factors) { rows, offset, length, count in
       select(rows, vectors: count)
       switch centre {
       case .combination(let coefficients):

@@ -155,9 +155,10 @@ import Testing
     let ones = SIMD8<Scalar.Count>(repeating: 1)
     #expect(Scalar.counting(ones, values) == SIMD8(2, 2, 2, 1, 1, 2, 2, 2))
     let ranks = Scalar.magnitudes(values, narrow: false)
-    let below = Scalar.below(ranks, SIMD8(repeating: 2))
-    #expect(below == SIMD8(0, 0, 1, 1, 1, 1, 0, 0))
-    #expect(Scalar.bytes(below) == 0x0000_0101_0101_0000)
+    let below = Scalar.isBelow(ranks, SIMD8(repeating: 2))
+    #expect(below == SIMD8(0, 0, -1, -1, -1, -1, 0, 0))
+    #expect(Scalar.bytes(below) == 0x0000_FFFF_FFFF_0000)
+    #expect(Scalar.cleared(values, where: below) == SIMD8(-3, -2, 0, 0, 0, 0, .infinity, -.greatestFiniteMagnitude))
   }
 
   @Test func whatIsNotZeroAndWhatIsBelowIsCounted() {

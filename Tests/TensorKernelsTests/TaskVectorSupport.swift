@@ -104,3 +104,70 @@ func sameBits(_ a: [Double], _ b: [Double]) -> Int? {
   difference(
     a.map { $0.isNaN ? Double.nan.bitPattern : $0.bitPattern }, b.map { $0.isNaN ? Double.nan.bitPattern : $0.bitPattern })
 }
+
+/// A disjoint merge, element by element.
+struct PlainDisjointMerge {
+  let inputs: Inputs
+  let merge: DisjointMerge
+  let base: [Double]
+  /// Task vectors, of which no filter takes anything away.
+  let vectors: [[Double]]
+
+  init(_ inputs: Inputs, _ merge: DisjointMerge) {
+    (self.inputs, self.merge) = (inputs, merge)
+    (base, vectors) = (inputs.values[0], inputs.differences)
+  }
+
+  private func r(_ value: Double) -> Double { inputs.rounded(value) }
+  private func sign(_ value: Double) -> Double { value > 0 ? 1 : value < 0 ? -1 : 0 }
+
+  func scaled(_ i: Int) -> [Double] {
+    zip(vectors, merge.election.factors).map { $1 == 1 ? $0[i] : r($0[i] * r($1)) }
+  }
+
+  func elected(_ e: [Double]) -> Double {
+    let inverse = merge.election.inverseSquares.map(r)
+    var vote = 0.0
+    switch merge.election.rule {
+    case .none: return 0
+    case .mass: for value in e { vote = r(vote + value) }
+    case .count: for value in e { vote += sign(value) }
+    case .normfrac:
+      var best = -1.0
+      for (value, share) in zip(e, inverse) where r(r(value * value) * share) > best {
+        (vote, best) = (value, r(r(value * value) * share))
+      }
+    case .normmass: for (value, share) in zip(e, inverse) { vote = r(vote + sign(value) * r(r(value * value) * share)) }
+    }
+    return sign(vote) == 0 ? merge.election.zeroSign : sign(vote)
+  }
+
+  func tau(_ i: Int) -> Double {
+    let e = scaled(i)
+    let gamma = elected(e)
+    var agreeing: [(value: Double, weight: Double)] = []
+    for (value, weight) in zip(e, merge.weights) {
+      let agrees = if case .none = merge.election.rule { value != 0 } else { value != 0 && sign(value) == gamma }
+      if agrees { agreeing.append((value, r(weight))) }
+    }
+    var sum = 0.0
+    for (value, _) in agreeing { sum = r(sum + value) }
+    switch merge.rule {
+    case .sum: return sum
+    case .mean:
+      var divisor = 0.0
+      for (_, weight) in agreeing { divisor = r(divisor + weight) }
+      return r(sum / (divisor == 0 ? 1 : divisor))
+    case .max:
+      var best = 0.0
+      for (value, _) in agreeing where value.magnitude >= best.magnitude { best = value }
+      return best
+    }
+  }
+
+  func result(_ i: Int, lambda: Double, addsBase: Bool, _ type: DType) -> Double {
+    let step = r(tau(i) * r(lambda))
+    guard addsBase else { return stored(step == 0 ? 0 : step, type) }
+    return stored(step == 0 ? base[i] : r(base[i] + step), type)
+  }
+}
