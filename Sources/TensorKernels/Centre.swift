@@ -80,43 +80,37 @@ public struct CentredRows {
 
   // MARK: - Steps on rows
 
-  /// Row K gets the centre, rows 0..<K the u_i.
+  /// Rows 0..<K get the u_i, or with `Subtracts` u_i - m, and row `place` gets the centre m.
   @inline(__always)
-  private func load<Element: KernelElement>(
-    _: Element.Type, _ inputs: KernelInputs, _ start: Int, _ length: Int, _ rows: Rows<Element.Arithmetic>
+  private func load<Element: KernelElement, Subtracts: Choice>(
+    _: Element.Type, _ inputs: KernelInputs, _ start: Int, _ length: Int, _ rows: Rows<Element.Arithmetic>, centre place: Int,
+    subtracts: Subtracts.Type
   ) {
     typealias Scalar = Element.Arithmetic
-    let inputCount = inputs.count
     let vectors = 2 * ((length + 15) / 16)
-    for k in 0..<inputCount { rows.fill(k, Element.self, inputs, k, minus: nil, from: start, count: length) }
     if let signReference {
-      for k in 0..<inputCount where k != signReference {
+      for k in 0..<inputs.count { rows.fill(k, Element.self, inputs, k, from: start, count: length) }
+      for k in 0..<inputs.count where k != signReference {
         for v in 0..<vectors { rows.set(k, v, Scalar.withSigns(rows.vector(k, v), of: rows.vector(signReference, v))) }
       }
-    }
-    for k in 0..<inputCount where scales[k] != 1 {
-      let scale = SIMD8<Scalar>(repeating: Scalar(scales[k]))
-      for v in 0..<vectors { rows.set(k, v, rows.vector(k, v) * scale) }
-    }
-    switch centre {
-    case .median(let kind, let network):
-      // Four vectors at a time, so that the steps of the network are worth their reading. What a row holds after its last vector
-      // is sorted too, and never looked at.
-      let width = SortingNetwork.width
-      withUnsafeTemporaryAllocation(of: SIMD8<Scalar>.self, capacity: width * inputCount) { columns in
-        let columns = columns.baseAddress!
-        let (lower, upper) = (columns + width * ((inputCount - 1) / 2), columns + width * (inputCount / 2))
-        for v in stride(from: 0, to: vectors, by: width) {
-          for k in 0..<inputCount { for w in 0..<width { columns[width * k + w] = rows.vector(k, v + w) } }
-          network.sort(columns)
-          for w in 0..<width {
-            rows.set(inputCount, v + w, kind == .lower ? lower[w] : (lower[w] + upper[w]) * 0.5)
-          }
-        }
+      for k in 0..<inputs.count where scales[k] != 1 {
+        for v in 0..<vectors { rows.set(k, v, rows.vector(k, v) * Scalar(scales[k])) }
       }
-    case .affine(let weights):
-      for v in 0..<vectors { rows.set(inputCount, v, .zero) }
-      rows.add(weights, to: inputCount, vectors: vectors)
+    } else {
+      for k in 0..<inputs.count {
+        rows.fill(k, Element.self, inputs, k, times: Scalar(scales[k]), from: start, count: length)
+      }
+    }
+    let centring = Centring(rows: rows, vectors: vectors, inputs: inputs.count, place: place)
+    switch (centre, inputs.count) {
+    case (.median(let kind, _), 2): centring.median(kind, Two.self, subtracts)
+    case (.median(let kind, _), 3): centring.median(kind, Three.self, subtracts)
+    case (.median(let kind, _), 4): centring.median(kind, Four.self, subtracts)
+    case (.median(let kind, let network), _): centring.median(kind, network, subtracts)
+    case (.affine(let weights), 2): centring.affine(weights, Two.self, subtracts)
+    case (.affine(let weights), 3): centring.affine(weights, Three.self, subtracts)
+    case (.affine(let weights), 4): centring.affine(weights, Four.self, subtracts)
+    case (.affine(let weights), _): centring.affine(weights, Several.self, subtracts)
     }
   }
 
@@ -126,21 +120,11 @@ public struct CentredRows {
     _ workspace: UnsafeMutableRawPointer
   ) {
     typealias Scalar = Element.Arithmetic
-    let inputCount = inputs.count
     // One row before the u_i, so that the centre can be row 0 of the products.
     let all = Rows<Scalar>(workspace)
     let rows = Rows<Scalar>(workspace + KernelGeometry.chunk * MemoryLayout<Scalar>.size)
-    var start = 0
-    while start < count {
-      let length = min(KernelGeometry.chunk, count - start)
-      load(Element.self, inputs, from + start, length, rows)
-      let vectors = 2 * ((length + 15) / 16)
-      for v in 0..<vectors { all.set(0, v, rows.vector(inputCount, v)) }
-      for k in 0..<inputCount {
-        for v in 0..<vectors { rows.set(k, v, rows.vector(k, v) - all.vector(0, v)) }
-      }
-      all.addProducts(pairs, vectors: vectors, sums)
-      start += length
+    all.addProducts(pairs, count: count, to: sums) { start, length in
+      load(Element.self, inputs, from + start, length, rows, centre: -1, subtracts: Yes.self)
     }
   }
 
@@ -150,17 +134,19 @@ public struct CentredRows {
   ) where In.Arithmetic == Out.Arithmetic {
     typealias Scalar = In.Arithmetic
     let (inputs, from, count, beta, coefficients, addition, output, workspace) = call
-    let inputCount = inputs.count
     let rows = Rows<Scalar>(workspace)
+    let result = inputs.count
     var start = 0
     while start < count {
       let length = min(KernelGeometry.chunk, count - start)
-      load(In.self, inputs, from + start, length, rows)
-      let result = inputCount + 1
-      let vectors = 2 * ((length + 15) / 16)
-      let scale = SIMD8<Scalar>(repeating: Scalar(beta))
-      for v in 0..<vectors { rows.set(result, v, rows.vector(inputCount, v) * scale) }
-      rows.add(coefficients, to: result, vectors: vectors)
+      load(In.self, inputs, from + start, length, rows, centre: result, subtracts: No.self)
+      let centring = Centring(rows: rows, vectors: 2 * ((length + 15) / 16), inputs: inputs.count, place: result)
+      switch inputs.count {
+      case 2: centring.combine(beta, coefficients, Two.self)
+      case 3: centring.combine(beta, coefficients, Three.self)
+      case 4: centring.combine(beta, coefficients, Four.self)
+      default: centring.combine(beta, coefficients, Several.self)
+      }
       for tile in 0..<((length + 15) / 16) {
         var lanes = Lanes(low: rows.vector(result, 2 * tile), high: rows.vector(result, 2 * tile + 1))
         let kept = min(16, length - tile * 16)
@@ -189,6 +175,85 @@ public struct CentredRows {
     for i in 0..<min(8, kept) { sum.low[i] += Element.Arithmetic(addition[i]) }
     for i in 8..<max(8, kept) { sum.high[i - 8] += Element.Arithmetic(addition[i]) }
     return sum
+  }
+}
+
+/// The steps that make a row of centres, each one pass over a chunk's rows.
+private struct Centring<Scalar: ArithmeticScalar> {
+  let rows: Rows<Scalar>
+  let vectors: Int
+  let inputs: Int
+  /// The centre's row.
+  let place: Int
+
+  @inline(__always)
+  private func set<Subtracts: Choice>(_ v: Int, _ centre: SIMD8<Scalar>, _ models: Int, _: Subtracts.Type) {
+    rows.set(place, v, centre)
+    if Subtracts.isYes { for k in 0..<models { rows.set(k, v, rows.vector(k, v) - centre) } }
+  }
+
+  /// Of two to four rows: the steps of the network that `SortingNetwork` makes.
+  @inline(never)
+  func median<Models: FixedCount, Subtracts: Choice>(_ kind: MedianKind, _: Models.Type, _ subtracts: Subtracts.Type) {
+    for v in 0..<vectors {
+      var (a, b) = Scalar.ordered(rows.vector(0, v), rows.vector(1, v))
+      if Models.count == 3 {
+        var c = rows.vector(2, v)
+        (a, c) = Scalar.ordered(a, c)
+        (b, c) = Scalar.ordered(b, c)
+        a = b
+      } else if Models.count == 4 {
+        var (c, d) = Scalar.ordered(rows.vector(2, v), rows.vector(3, v))
+        (a, c) = Scalar.ordered(a, c)
+        (b, d) = Scalar.ordered(b, d)
+        (a, b) = Scalar.ordered(b, c)
+      }
+      set(v, kind == .lower ? a : (a + b) * 0.5, Models.count!, subtracts)
+    }
+  }
+
+  @inline(never)
+  func median<Subtracts: Choice>(_ kind: MedianKind, _ network: SortingNetwork, _ subtracts: Subtracts.Type) {
+    // Four vectors at a time, so that the steps of the network are worth their reading. What a row holds after its last vector
+    // is sorted too, and never looked at.
+    let width = SortingNetwork.width
+    withUnsafeTemporaryAllocation(of: SIMD8<Scalar>.self, capacity: width * inputs) { columns in
+      let columns = columns.baseAddress!
+      let (lower, upper) = (columns + width * ((inputs - 1) / 2), columns + width * (inputs / 2))
+      for v in stride(from: 0, to: vectors, by: width) {
+        for k in 0..<inputs { for w in 0..<width { columns[width * k + w] = rows.vector(k, v + w) } }
+        network.sort(columns)
+        for w in 0..<width { set(v + w, kind == .lower ? lower[w] : (lower[w] + upper[w]) * 0.5, inputs, subtracts) }
+      }
+    }
+  }
+
+  @inline(never)
+  func affine<Models: FixedCount, Subtracts: Choice>(
+    _ weights: [Double], _: Models.Type, _ subtracts: Subtracts.Type
+  ) {
+    withScalars(weights) { weights in
+      let models = Models.count ?? inputs
+      for v in 0..<vectors {
+        var centre = SIMD8<Scalar>.zero
+        for k in 0..<models { centre.addProduct(SIMD8(repeating: weights[k]), rows.vector(k, v)) }
+        set(v, centre, models, subtracts)
+      }
+    }
+  }
+
+  /// The centre's row becomes beta * m + sum_i c_i * u_i.
+  @inline(never)
+  func combine<Models: FixedCount>(_ beta: Double, _ coefficients: [Double], _: Models.Type) {
+    withScalars(coefficients) { coefficients in
+      let models = Models.count ?? inputs
+      let scale = SIMD8<Scalar>(repeating: Scalar(beta))
+      for v in 0..<vectors {
+        var sum = rows.vector(place, v) * scale
+        for k in 0..<models { sum.addProduct(SIMD8(repeating: coefficients[k]), rows.vector(k, v)) }
+        rows.set(place, v, sum)
+      }
+    }
   }
 }
 

@@ -52,10 +52,8 @@ public struct DisjointMerge: Sendable {
   private func agreeing<Scalar: ArithmeticScalar, Votes: Choice, Divides: Choice>(
     _ rows: Rows<Scalar>, vectors count: Int, votes: Votes.Type, divides: Divides.Type, _ isByMass: Bool
   ) -> Double {
-    withUnsafeTemporaryAllocation(of: Scalar.self, capacity: weights.count) { own in
-      for (k, weight) in weights.enumerated() { own[k] = Scalar(weight) }
-      let weights = UnsafePointer(own.baseAddress!)
-      return switch vectors.models {
+    withScalars(weights) { weights in
+      switch vectors.models {
       case 2: agreeing(rows, vectors: count, votes, divides, Two.self, weights, isByMass)
       case 3: agreeing(rows, vectors: count, votes, divides, Three.self, weights, isByMass)
       case 4: agreeing(rows, vectors: count, votes, divides, Four.self, weights, isByMass)

@@ -36,33 +36,19 @@ public enum Gram {
     _ pairs: RowPairs, _ sums: UnsafeMutablePointer<Double>, _ workspace: UnsafeMutableRawPointer
   ) {
     let rows = Rows<Element.Arithmetic>(workspace)
-    func fill(_ start: Int, _ length: Int) {
+    rows.addProducts(pairs, count: count, to: sums) { start, length in
       var row = 0
       if crossTerms, let reference {
-        rows.fill(row, Element.self, inputs, reference, minus: nil, from: start, count: length)
+        rows.fill(row, Element.self, inputs, reference, from: from + start, count: length)
         row += 1
       }
       for k in 0..<inputs.count where k != reference {
-        rows.fill(row, Element.self, inputs, k, minus: reference, from: start, count: length)
-        row += 1
-      }
-    }
-    let end = from + count
-    for start in stride(from: from, to: end, by: KernelGeometry.chunk) {
-      let length = min(KernelGeometry.chunk, end - start)
-      if pairs.rows > 4 || pairs.isDiagonal {
-        fill(start, length)
-        rows.addProducts(pairs, vectors: 2 * ((length + 15) / 16), sums)
-        continue
-      }
-      // Few rows in parts of a chunk, so that reading goes on while products are formed.
-      rows.withTriangle { triangle in
-        for part in stride(from: 0, to: length, by: KernelGeometry.part) {
-          let some = min(KernelGeometry.part, length - part)
-          fill(start + part, some)
-          rows.addTriangle(0, pairs.rows, vectors: 2 * ((some + 15) / 16), to: triangle)
+        if let reference {
+          rows.fill(row, Element.self, inputs, k, minus: reference, from: from + start, count: length)
+        } else {
+          rows.fill(row, Element.self, inputs, k, from: from + start, count: length)
         }
-        rows.add(triangle, 0, pairs, to: sums)
+        row += 1
       }
     }
   }

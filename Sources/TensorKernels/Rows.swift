@@ -40,52 +40,55 @@ struct Rows<Scalar: ArithmeticScalar> {
     }
   }
 
-  /// Fill a row with `count` elements of an input, or with their differences from another, padded with zeros to whole tiles.
+  /// Fill a row with `count` elements of an input, padded with zeros to whole tiles.
   /// (Written out, since closures that a loop calls do not always disappear.)
   @inline(__always)
   func fill<Element: KernelElement>(
-    _ row: Int, _: Element.Type, _ inputs: KernelInputs, _ k: Int, minus reference: Int?, from: Int, count: Int
+    _ row: Int, _: Element.Type, _ inputs: KernelInputs, _ k: Int, times factor: Scalar = 1, from: Int, count: Int
   ) where Element.Arithmetic == Scalar {
     let whole = count / 16
     let source = inputs.table[k] + from * Element.size
-    if let reference {
-      let center = inputs.table[reference] + from * Element.size
-      for tile in 0..<whole {
-        let offset = tile * 16 * Element.size
-        let (x, y) = (Element.load(center, offset), Element.load(source, offset))
-        set(row, 2 * tile, y.low - x.low)
-        set(row, 2 * tile + 1, y.high - x.high)
-      }
-    } else {
+    if factor == 1 {
       for tile in 0..<whole {
         let lanes = Element.load(source, tile * 16 * Element.size)
         set(row, 2 * tile, lanes.low)
         set(row, 2 * tile + 1, lanes.high)
       }
+    } else {
+      for tile in 0..<whole {
+        let lanes = Element.load(source, tile * 16 * Element.size)
+        set(row, 2 * tile, lanes.low * factor)
+        set(row, 2 * tile + 1, lanes.high * factor)
+      }
     }
     let rest = count - whole * 16
     guard rest > 0 else { return }
     withPaddedTail(inputs, size: Element.size, from: from + whole * 16, count: rest) { table in
-      var lanes = Element.load(table[k], 0)
-      if let reference {
-        let center = Element.load(table[reference], 0)
-        lanes = Lanes(low: lanes.low - center.low, high: lanes.high - center.high)
-      }
-      set(row, 2 * whole, lanes.low)
-      set(row, 2 * whole + 1, lanes.high)
+      let lanes = Element.load(table[k], 0)
+      set(row, 2 * whole, lanes.low * factor)
+      set(row, 2 * whole + 1, lanes.high * factor)
     }
   }
 
-  /// Add the first rows, each times its coefficient and one after another, to row `target`.
+  /// Fill a row with the differences of `count` elements of two inputs, padded with zeros to whole tiles.
   @inline(__always)
-  func add(_ coefficients: [Double], to target: Int, vectors: Int) {
-    for (k, coefficient) in coefficients.enumerated() {
-      let factor = SIMD8<Scalar>(repeating: Scalar(coefficient))
-      for v in 0..<vectors {
-        var sum = vector(target, v)
-        sum.addProduct(factor, vector(k, v))
-        set(target, v, sum)
-      }
+  func fill<Element: KernelElement>(
+    _ row: Int, _: Element.Type, _ inputs: KernelInputs, _ k: Int, minus reference: Int, from: Int, count: Int
+  ) where Element.Arithmetic == Scalar {
+    let whole = count / 16
+    let (source, center) = (inputs.table[k] + from * Element.size, inputs.table[reference] + from * Element.size)
+    for tile in 0..<whole {
+      let offset = tile * 16 * Element.size
+      let (x, y) = (Element.load(center, offset), Element.load(source, offset))
+      set(row, 2 * tile, y.low - x.low)
+      set(row, 2 * tile + 1, y.high - x.high)
+    }
+    let rest = count - whole * 16
+    guard rest > 0 else { return }
+    withPaddedTail(inputs, size: Element.size, from: from + whole * 16, count: rest) { table in
+      let (x, y) = (Element.load(table[reference], 0), Element.load(table[k], 0))
+      set(row, 2 * whole, y.low - x.low)
+      set(row, 2 * whole + 1, y.high - x.high)
     }
   }
 
@@ -129,9 +132,35 @@ struct Rows<Scalar: ArithmeticScalar> {
     }
   }
 
+  /// Add the dot products of `pairs` of rows over `count` elements, chunk by chunk.
+  /// - Parameter fill: makes the rows of a stretch of elements: a chunk, or a part of one if there are few rows, so that reading goes on
+  ///   while products are formed.
+  @inline(__always)
+  func addProducts(
+    _ pairs: RowPairs, count: Int, to sums: UnsafeMutablePointer<Double>, fill: (_ start: Int, _ length: Int) -> Void
+  ) {
+    let isWhole = pairs.rows > 4 || pairs.isDiagonal
+    for start in stride(from: 0, to: count, by: KernelGeometry.chunk) {
+      let length = min(KernelGeometry.chunk, count - start)
+      if isWhole {
+        fill(start, length)
+        addProducts(pairs, vectors: 2 * ((length + 15) / 16), sums)
+        continue
+      }
+      withTriangle { triangle in
+        for part in stride(from: 0, to: length, by: KernelGeometry.part) {
+          let some = min(KernelGeometry.part, length - part)
+          fill(start + part, some)
+          addTriangle(0, pairs.rows, vectors: 2 * ((some + 15) / 16), to: triangle)
+        }
+        add(triangle, 0, pairs, to: sums)
+      }
+    }
+  }
+
   /// The lanes of the products of four rows with one another, 0 at first: (a, b) at 4 a + b, those of odd vectors 16 further on.
   @inline(__always)
-  func withTriangle(_ body: (UnsafeMutablePointer<SIMD8<Scalar>>) -> Void) {
+  private func withTriangle(_ body: (UnsafeMutablePointer<SIMD8<Scalar>>) -> Void) {
     withUnsafeTemporaryAllocation(of: SIMD8<Scalar>.self, capacity: 32) { lanes in
       lanes.initialize(repeating: .zero)
       body(lanes.baseAddress!)
@@ -140,7 +169,7 @@ struct Rows<Scalar: ArithmeticScalar> {
 
   /// Add the products of rows i to i + 3 with one another, lane by lane; see `addProducts`.
   @inline(__always)
-  func addTriangle(_ i: Int, _ count: Int, vectors: Int, to lanes: UnsafeMutablePointer<SIMD8<Scalar>>) {
+  private func addTriangle(_ i: Int, _ count: Int, vectors: Int, to lanes: UnsafeMutablePointer<SIMD8<Scalar>>) {
     if count - i > 3 {
       triangle4(i, 0, vectors, lanes)
       triangle4(i, 1, vectors, lanes + 16)
@@ -152,7 +181,7 @@ struct Rows<Scalar: ArithmeticScalar> {
 
   /// Add up the lanes of the products of rows i to i + 3.
   @inline(__always)
-  func add(
+  private func add(
     _ lanes: UnsafeMutablePointer<SIMD8<Scalar>>, _ i: Int, _ pairs: RowPairs, to sums: UnsafeMutablePointer<Double>
   ) {
     for a in i..<min(i + 4, pairs.rows) {
@@ -174,7 +203,7 @@ struct Rows<Scalar: ArithmeticScalar> {
   }
 
   /// Add the products of rows i to i + 3 with one another over every second vector: (a, b) at 4 a + b.
-  @inline(__always)
+  @inline(never)
   private func triangle4(_ i: Int, _ first: Int, _ vectors: Int, _ lanes: UnsafeMutablePointer<SIMD8<Scalar>>) {
     var (s00, s01, s02, s03) = (lanes[0], lanes[1], lanes[2], lanes[3])
     var (s11, s12, s13) = (lanes[5], lanes[6], lanes[7])
@@ -198,7 +227,7 @@ struct Rows<Scalar: ArithmeticScalar> {
   }
 
   /// The same of rows i to i + 2, of which one or two may not be there.
-  @inline(__always)
+  @inline(never)
   private func triangle3(_ i: Int, _ count: Int, _ first: Int, _ vectors: Int, _ lanes: UnsafeMutablePointer<SIMD8<Scalar>>) {
     let (second, third) = (min(i + 1, count - 1), min(i + 2, count - 1))
     var (s00, s01, s02) = (lanes[0], lanes[1], lanes[2])
