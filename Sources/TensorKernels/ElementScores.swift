@@ -82,14 +82,14 @@ public struct ElementScores: Sendable {
         rows.set(scoreRow, v, ranked((sum * share).squareRoot()))
       }
     case .change(let numbers, let length):
-      // Rows of the tensor end anywhere in a chunk.
+      // Rows of the tensor end anywhere in a chunk; the last one's number serves the padding.
       let weights = rows[scoreRow]
-      var row = start / length
-      var left = length - start % length
-      for i in 0..<(8 * count) {
-        if left == 0 { (row, left) = (row + 1, length) }
-        weights[i] = row < numbers.count ? numbers.values[row] : 0
-        left -= 1
+      var (from, row, left) = (0, start / length, length - start % length)
+      while from < 8 * count {
+        let end = row + 1 < numbers.count ? min(8 * count, from + left) : 8 * count
+        let number = numbers.values[min(row, numbers.count - 1)]
+        (weights + from).update(repeating: number, count: end - from)
+        (from, row, left) = (end, row + 1, length)
       }
       for v in 0..<count {
         let change = Double.magnitudes(rows.vector(0, v), narrow: false)
@@ -120,21 +120,43 @@ public struct ElementScores: Sendable {
     _: Element.Type, _ block: TaskVectorBlock, _ levels: [HistogramLevel], _ counts: UnsafeMutablePointer<UInt64>,
     _ nonZero: UnsafeMutablePointer<Double>
   ) -> Double where Element.Arithmetic == Double {
-    chunks(Element.self, block) { rows, _, length, _ in
-      let scores = rows[scoreRow]
-      var some = 0
+    chunks(Element.self, block) { rows, _, length, count in
+      nonZero.pointee += rows.nonZeros(scoreRow, vectors: count)
       for (k, level) in levels.enumerated() {
-        guard let prefix = level.prefix else { continue }
         let bins = counts + k << level.binBits
-        let (shift, top) = (UInt64(level.shift), UInt64(level.shift + level.binBits))
-        let mask = UInt64(1) << UInt64(level.binBits) - 1
-        for i in 0..<length {
-          let pattern = Double.pattern(scores[i], narrow: narrow)
-          if pattern >> top == prefix { bins[Int(pattern >> shift & mask)] += 1 }
+        if narrow, level.prefix != 0 {
+          addPart(level, rows, length: length, vectors: count, to: bins)
+        } else if let prefix = level.prefix {
+          let (shift, top) = (UInt64(level.shift), UInt64(level.shift + level.binBits))
+          let mask = UInt64(1) << UInt64(level.binBits) - 1
+          let scores = rows[scoreRow]
+          for i in 0..<length {
+            let pattern = Double.pattern(scores[i], narrow: narrow)
+            if pattern >> top == prefix { bins[Int(pattern >> shift & mask)] += 1 }
+          }
         }
       }
-      for i in 0..<length where scores[i] > 0 { some += 1 }
-      nonZero.pointee += Double(some)
+    }
+  }
+
+  /// Count scores in binary32 of which few have the prefix: eight at a time are looked at.
+  @inline(__always)
+  private func addPart(
+    _ level: HistogramLevel, _ rows: Rows<Double>, length: Int, vectors count: Int, to bins: UnsafeMutablePointer<UInt64>
+  ) {
+    guard let prefix = level.prefix else { return }
+    let (shift, top) = (UInt32(level.shift), UInt32(level.shift + level.binBits))
+    let mask = UInt32(1) << UInt32(level.binBits) - 1
+    for v in 0..<count {
+      let patterns = Double.patterns32(rows.vector(scoreRow, v))
+      let difference = unsafeBitCast((patterns &>> top) ^ UInt32(prefix), to: SIMD8<Int32>.self)
+      // All bits where it is 0.
+      var equal = Float.bytes((difference &- 1) &>> 31)
+      while equal != 0 {
+        let lane = equal.trailingZeroBitCount / 8
+        if 8 * v + lane < length { bins[Int(patterns[lane] >> shift & mask)] += 1 }
+        equal &= ~(0xFF << UInt64(8 * lane))
+      }
     }
   }
 
@@ -188,6 +210,14 @@ public struct ElementScores: Sendable {
     case .none: for k in 0..<vectors.models { for v in 0..<count { rows.set(k, v, .zero) } }
     case .from(let threshold, let tiesBefore):
       score(rows, start: start, length: length, vectors: count)
+      if tiesBefore <= start || tiesBefore >= start + length {
+        let least = SIMD8<Double>(repeating: tiesBefore <= start ? threshold.nextUp : threshold)
+        for v in 0..<count {
+          let isLow = Double.isBelow(rows.vector(scoreRow, v), least)
+          for k in 0..<vectors.models { rows.set(k, v, Double.cleared(rows.vector(k, v), where: isLow)) }
+        }
+        return
+      }
       let scores = rows[scoreRow]
       for i in 0..<(8 * count) {
         let isChosen = scores[i] > threshold || scores[i] == threshold && start + i < tiesBefore

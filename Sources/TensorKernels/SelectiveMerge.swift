@@ -79,34 +79,43 @@ public struct SelectiveMerge: Sendable {
     _: In.Type, _: Out.Type, _ block: TaskVectorBlock, _ weights: [Double], _ floor: Double, _ place: MergedOutput,
     _ sums: UnsafeMutablePointer<Double>
   ) -> Double where In.Arithmetic == Out.Arithmetic {
-    typealias Scalar = In.Arithmetic
     let vectors = scores.vectors
-    let models = vectors.models
-    let least = SIMD8<Scalar>(repeating: Scalar(floor))
     return vectors.chunks(In.self, block, raw: true) { rows, offset, length, count in
       choose(rows, block, offset, length, count)
-      for k in 0..<models {
-        var some = SIMD8<Scalar>.zero
-        for v in 0..<count { some += Scalar.above(Scalar.magnitudes(rows.vector(k, v), narrow: false), .zero) }
-        sums[k] += laneSum(some)
+      for k in 0..<vectors.models { sums[k] += rows.nonZeros(k, vectors: count) }
+      switch vectors.models {
+      case 2: merge(rows, vectors: count, weights, floor, Two.self)
+      case 3: merge(rows, vectors: count, weights, floor, Three.self)
+      case 4: merge(rows, vectors: count, weights, floor, Four.self)
+      default: merge(rows, vectors: count, weights, floor, Several.self)
       }
+      place.store(In.self, Out.self, rows, block, offset: offset, length: length, vectors.resultRow, vectors.poisonRow)
+    }
+  }
+
+  /// tau into the result row.
+  @inline(never)
+  private func merge<Scalar: ArithmeticScalar, Models: FixedCount>(
+    _ rows: Rows<Scalar>, vectors count: Int, _ weights: [Double], _ floor: Double, _: Models.Type
+  ) {
+    withScalars(weights) { weights in
+      let (models, result) = (Models.count ?? scores.vectors.models, scores.vectors.resultRow)
+      let least = SIMD8<Scalar>(repeating: Scalar(floor))
       for v in 0..<count {
         var vote = SIMD8<Scalar>.zero
         for k in 0..<models { vote += rows.vector(k, v) }
-        let sign = Scalar.fillingZeros(Scalar.signs(vote), with: 1)
+        let sign = Scalar.signs(vote, ofZero: 1)
         var (total, divisor) = (SIMD8<Scalar>.zero, SIMD8<Scalar>.zero)
         for k in 0..<models {
-          let d = rows.vector(k, v)
-          let weight = SIMD8<Scalar>(repeating: Scalar(weights[k]))
+          let weight = SIMD8<Scalar>(repeating: weights[k])
           // Times a sign of +-1, which is exact.
-          let agrees = d * sign
-          total.addProduct(weight, Scalar.positive(agrees, d))
+          let agrees = rows.vector(k, v) * sign
+          total.addProduct(weight, Scalar.larger(.zero, agrees))
           divisor += Scalar.positive(agrees, weight)
         }
-        let share = Scalar.chosen(divisor, where: divisor, isAbove: least, else: least)
-        rows.set(vectors.resultRow, v, total / Scalar.fillingZeros(share, with: 1))
+        let share = Scalar.larger(least, divisor)
+        rows.set(result, v, total / Scalar.fillingZeros(share, with: 1) * sign)
       }
-      place.store(In.self, Out.self, rows, block, offset: offset, length: length, vectors.resultRow, vectors.poisonRow)
     }
   }
 }

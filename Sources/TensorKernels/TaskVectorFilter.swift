@@ -90,10 +90,14 @@ struct FilterPass {
   private var masks: UnsafePointer<SIMD8<Int32>>?
   private var threshold = 0.0
   private var tiesBefore = Int.max
+  private var ceiling = Double.infinity
+  private var dropsBefore = 0
 
   /// nil: one pass is not enough.
   init?<Element: KernelElement>(_ filter: borrowing TaskVectorFilter, _: Element.Type) {
-    guard case .none = filter.ceiling else { return nil }
+    if case .above(let ceiling, let dropsBefore) = filter.ceiling {
+      (self.ceiling, self.dropsBefore) = (ceiling, dropsBefore)
+    }
     switch filter.drop {
     case .none: break
     case .bernoulli(_, _, let kept):
@@ -108,15 +112,18 @@ struct FilterPass {
     }
   }
 
-  /// The mask of the chunk at element `start`, if there is one, and the least magnitude that stays; nil: more passes are needed.
+  /// The mask of the chunk at element `start`, if there is one, and between which magnitudes stay; nil: more passes are needed.
   @inline(__always)
   func chunk<Scalar: ArithmeticScalar>(
     _ start: Int, _ length: Int, _: Scalar.Type, narrow: Bool
-  ) -> (mask: UnsafePointer<SIMD8<Int32>>?, least: Scalar)? {
+  ) -> (mask: UnsafePointer<SIMD8<Int32>>?, least: Scalar, most: Scalar)? {
     if tiesBefore > start, tiesBefore < start + length { return nil }
+    if dropsBefore > start, dropsBefore < start + length { return nil }
     if masks != nil, start % KernelGeometry.chunk != 0 { return nil }
-    let least = TaskVectorFilter.least(Scalar(threshold), tiesStay: tiesBefore >= start + length, narrow: narrow)
-    return (masks.map { $0 + start / KernelGeometry.chunk * DropMask.vectors }, least)
+    let (threshold, ceiling) = (Scalar(threshold), Scalar(ceiling))
+    let least = TaskVectorFilter.least(threshold, tiesStay: tiesBefore >= start + length, narrow: narrow)
+    guard let most = TaskVectorFilter.most(ceiling, tiesStay: dropsBefore < start + length, narrow: narrow) else { return nil }
+    return (masks.map { $0 + start / KernelGeometry.chunk * DropMask.vectors }, least, most)
   }
 }
 
@@ -124,6 +131,12 @@ extension TaskVectorFilter {
   /// The least magnitude that a trim at `threshold` leaves, in the type in which they are ranked.
   static func least<Scalar: ArithmeticScalar>(_ threshold: Scalar, tiesStay: Bool, narrow: Bool) -> Scalar {
     tiesStay ? threshold : narrow ? Scalar(Float(threshold).nextUp) : threshold.nextUp
+  }
+
+  /// The largest magnitude that a ceiling leaves, in the type in which they are ranked; nil: none.
+  static func most<Scalar: ArithmeticScalar>(_ ceiling: Scalar, tiesStay: Bool, narrow: Bool) -> Scalar? {
+    if tiesStay { return ceiling }
+    return ceiling > 0 ? narrow ? Scalar(Float(ceiling).nextDown) : ceiling.nextDown : nil
   }
 }
 
@@ -281,7 +294,7 @@ extension TaskVectors {
       }
       return
     }
-    guard let most = dropsBefore >= start + length ? previous(threshold) : threshold else {
+    guard let most = TaskVectorFilter.most(threshold, tiesStay: dropsBefore < start + length, narrow: narrow) else {
       for v in 0..<vectors { rows.set(k, v, .zero) }
       return
     }
@@ -289,13 +302,6 @@ extension TaskVectors {
       let values = rows.vector(k, v)
       rows.set(k, v, Scalar.kept(values, rank: Scalar.magnitudes(values, narrow: narrow), upTo: most))
     }
-  }
-
-  /// The next lower magnitude, in the type in which they are ranked; nil below 0.
-  @inline(__always)
-  private func previous<Scalar: ArithmeticScalar>(_ magnitude: Scalar) -> Scalar? {
-    guard magnitude > 0 else { return nil }
-    return narrow ? Scalar(Float(magnitude).nextDown) : magnitude.nextDown
   }
 
   @inline(__always)

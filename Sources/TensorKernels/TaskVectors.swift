@@ -69,7 +69,7 @@ public struct TaskVectors: Sendable {
       for k in 0..<models {
         if raw {
           var row = TaskVectorRow<Element>(block, offset, length, rows, k)
-          own += row.run(drops: No.self, cuts: No.self, scales: No.self)
+          own += row.run(drops: No.self, cuts: No.self, clips: No.self, scales: No.self)
         } else {
           own += filtered(
             Element.self, block, offset, length, rows, k, passes[k], factors?[k] ?? 1, counts.map { $0 + k })
@@ -93,25 +93,32 @@ public struct TaskVectors: Sendable {
     typealias Scalar = Element.Arithmetic
     let (start, vectors) = (block.start + offset, 2 * ((length + 15) / 16))
     var row = TaskVectorRow<Element>(block, offset, length, rows, k)
-    guard let (mask, least) = pass?.chunk(start, length, Scalar.self, narrow: narrow) else {
-      let poison = row.run(drops: No.self, cuts: No.self, scales: No.self)
+    // F64 may become 0 in binary32: then what a cut of zeros would leave is not all that is not 0.
+    let zerosAreKnown = !(narrow && Element.self == F64Element.self)
+    guard let (mask, least, most) = pass?.chunk(start, length, Scalar.self, narrow: narrow),
+      zerosAreKnown || most == .infinity
+    else {
+      let poison = row.run(drops: No.self, cuts: No.self, clips: No.self, scales: No.self)
       filter(Element.self, rows, k, start: start, length: length, vectors: vectors)
       if factor != 1 { for v in 0..<vectors { rows.set(k, v, rows.vector(k, v) * Scalar(factor)) } }
       count?.pointee += rows.nonZeros(k, vectors: vectors)
       return poison
     }
-    // What a cut leaves is not 0, if it cuts zeros at least: it counts by the way. But F64 may become 0 in binary32.
-    let countsByCut = count != nil && !(narrow && Element.self == F64Element.self)
+    let countsByCut = count != nil && zerosAreKnown
     row.mask = mask
     row.factor = Scalar(factor)
     row.narrow = narrow
-    row.least = max(least, countsByCut ? narrow ? Scalar(Float.leastNonzeroMagnitude) : .leastNonzeroMagnitude : 0)
+    row.most = most
+    let smallest = narrow ? Scalar(Float.leastNonzeroMagnitude) : .leastNonzeroMagnitude
+    row.least = max(least, countsByCut || most < .infinity ? smallest : 0)
     let poison =
-      switch (mask != nil, row.least > 0) {
-      case (false, false): row.run(drops: No.self, cuts: No.self, scales: Yes.self)
-      case (false, true): row.run(drops: No.self, cuts: Yes.self, scales: Yes.self)
-      case (true, false): row.run(drops: Yes.self, cuts: No.self, scales: Yes.self)
-      case (true, true): row.run(drops: Yes.self, cuts: Yes.self, scales: Yes.self)
+      switch (mask != nil, row.least > 0, most < .infinity) {
+      case (false, false, _): row.run(drops: No.self, cuts: No.self, clips: No.self, scales: Yes.self)
+      case (false, true, false): row.run(drops: No.self, cuts: Yes.self, clips: No.self, scales: Yes.self)
+      case (false, true, true): row.run(drops: No.self, cuts: Yes.self, clips: Yes.self, scales: Yes.self)
+      case (true, false, _): row.run(drops: Yes.self, cuts: No.self, clips: No.self, scales: Yes.self)
+      case (true, true, false): row.run(drops: Yes.self, cuts: Yes.self, clips: No.self, scales: Yes.self)
+      case (true, true, true): row.run(drops: Yes.self, cuts: Yes.self, clips: Yes.self, scales: Yes.self)
       }
     if let count {
       count.pointee += countsByCut && factor != 0 ? Double(row.kept) : rows.nonZeros(k, vectors: vectors)

@@ -17,14 +17,15 @@ import Testing
       let place = i & ~15 | Element.position(of: i & 15)
       bits[place / 256][place % 8] |= Int32(truncatingIfNeeded: 1 << UInt32(place / 8 % 32))
     }
+    row.most = 2.5
     (row.least, row.narrow, row.factor) = (Element.Arithmetic(least), !inputs.dtype.isWide, Element.Arithmetic(factor))
     let poison = bits.withUnsafeBufferPointer { bits in
       row.mask = bits.baseAddress
       return switch (kept != nil, least > 0) {
-      case (true, true): row.run(drops: Yes.self, cuts: Yes.self, scales: Yes.self)
-      case (true, false): row.run(drops: Yes.self, cuts: No.self, scales: Yes.self)
-      case (false, true): row.run(drops: No.self, cuts: Yes.self, scales: Yes.self)
-      case (false, false): row.run(drops: No.self, cuts: No.self, scales: No.self)
+      case (true, true): row.run(drops: Yes.self, cuts: Yes.self, clips: Yes.self, scales: Yes.self)
+      case (true, false): row.run(drops: Yes.self, cuts: No.self, clips: No.self, scales: Yes.self)
+      case (false, true): row.run(drops: No.self, cuts: Yes.self, clips: Yes.self, scales: Yes.self)
+      case (false, false): row.run(drops: No.self, cuts: No.self, clips: No.self, scales: No.self)
       }
     }
     #expect(workspace.isIntact)
@@ -52,7 +53,9 @@ import Testing
       let mask = (0..<count).map { _ in random.below(2) == 1 }
       for (kept, least) in [(mask, 1.0), (mask, 0), (nil, 0.5), (nil, 0)] as [([Bool]?, Double)] {
         let factor = kept == nil && least == 0 ? 1 : -1.5
-        let left = d.indices.map { i in kept?[i] ?? true ? d[i].magnitude >= least ? d[i] : 0 : 0 }
+        let left = d.indices.map { i in
+          kept?[i] ?? true ? d[i].magnitude >= least && (least == 0 || d[i].magnitude <= 2.5) ? d[i] : 0 : 0
+        }
         let found = run(inputs, count, kept, least: least, factor: factor)
         #expect(difference(found.values, left.map { inputs.rounded($0 * factor) }) == nil, "\(count) of \(dtype)")
         if least > 0 { #expect(found.kept == left.filter { $0 != 0 }.count, "\(count) of \(dtype)") }

@@ -31,7 +31,8 @@ struct ArceeFusion: MergeMethod {
   private static func rowLength(_ tensor: TensorContext) -> Int { max(1, tensor.shape.last ?? 1) }
 
   func scratchBytes(_ tensor: TensorContext) -> Int {
-    tensor.count / Self.rowLength(tensor) * 8 + ScoreSearch.scratchBytes(ranks: 3, tensor)
+    // Two workers' rows among them.
+    tensor.count / Self.rowLength(tensor) * 8 + ScoreSearch.scratchBytes(ranks: 3, tensor) + 2 * RowDivergence.scratchBytes
   }
 
   func begin(_ tensor: TensorContext) throws(Failure) -> Step {
