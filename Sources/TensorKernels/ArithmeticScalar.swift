@@ -342,25 +342,3 @@ func masks(of word: SIMD8<UInt32>, below limit: UInt32) -> SIMD8<Int32> {
   let isBelow = flipped .< SIMD8<Int32>(repeating: Int32(bitPattern: limit ^ 0x8000_0000))
   return unsafeBitCast(isBelow, to: SIMD8<Int32>.self)
 }
-
-/// What a loop does or leaves out, as a type: each loop is compiled for itself, and asks nothing while it runs. (A constant argument does not
-/// do: functions beyond a size are not inlined, whatever their attributes say.)
-protocol Choice { static var isYes: Bool { get } }
-enum Yes: Choice { static var isYes: Bool { true } }
-enum No: Choice { static var isYes: Bool { false } }
-
-/// How often a loop runs, as a type: loops over few models are unrolled.
-protocol FixedCount { static var count: Int? { get } }
-enum Two: FixedCount { static var count: Int? { 2 } }
-enum Three: FixedCount { static var count: Int? { 3 } }
-enum Four: FixedCount { static var count: Int? { 4 } }
-enum Several: FixedCount { static var count: Int? { nil } }
-
-/// Numbers in a kernel's arithmetic type, for loops that read them as often as data.
-@inline(__always)
-func withScalars<Scalar: ArithmeticScalar, Result>(_ values: [Double], _ body: (UnsafePointer<Scalar>) -> Result) -> Result {
-  withUnsafeTemporaryAllocation(of: Scalar.self, capacity: values.count) { scalars in
-    for (i, value) in values.enumerated() { scalars.initializeElement(at: i, to: Scalar(value)) }
-    return body(UnsafePointer(scalars.baseAddress!))
-  }
-}
