@@ -6,8 +6,8 @@
 // negative and of second order in t, where the terms of the formula are of first order and cancel. With s = (q - p) / (q + p) it is
 // s ((q - p) - 2 p (s^2/3 + s^4/5 + ...)), used while s^2 <= 0.03.
 // Shapes: two rows [n]. Types: F32 or F64, both the same. Arithmetic: binary64, terms added in 16 lanes, element by element.
-// NaN: gives NaN. An infinity gives NaN. Cost: about 150 instructions per 8 elements, in three passes; the exponentials of a row's first
-// `kept` elements are kept for the last one.
+// NaN: gives NaN. An infinity gives NaN. Three passes: the largest, the sums, the terms; the exponentials of a row's first `kept` elements
+// are kept from the second for the third.
 
 public enum RowDivergence {
   private static let floor = 1e-8

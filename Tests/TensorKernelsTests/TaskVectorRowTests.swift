@@ -2,7 +2,7 @@ import Testing
 
 @testable import TensorKernels
 
-// Exact: a difference and a product, each rounded once. Element 0 of the words decides nothing here: masks are given.
+// Exact: a difference and a product, each rounded once. Masks are given, not drawn.
 @Suite struct TaskVectorRowTests {
   private func run<Element: KernelElement>(
     _: Element.Type, _ inputs: Inputs, _ count: Int, _ kept: [Bool]?, least: Double, factor: Double
