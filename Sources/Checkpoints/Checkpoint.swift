@@ -24,58 +24,39 @@ public final class Checkpoint: @unchecked Sendable {
 
   public var isFolder: Bool { folder != nil }
 
-  /// From so many tensors on, the headers of several files are read side by side.
-  private static let manyTensors = 2000
-
   /// What names beside the tensors' own stand for.
   private let aliases: [String: Int]
   private let openFiles: OpenFiles
 
+  /// - Parameter known: what was found in a checkpoint that was opened before, of which this one may be a fine-tune.
   /// - Throws: `.notFound`, `.file`, or `.format` for anything that contradicts itself: see `SafetensorsHeader`; one tensor in
   ///   two files; an index and files that do not agree on every tensor; an index that points out of its folder.
-  public init(path: String) throws(Failure) {
-    let found = try CheckpointFiles(path: path)
+  public init(path: String, known: KnownContents? = nil) throws(Failure) {
+    let found = try CheckpointFiles(path: path, known: known)
     let openFiles = OpenFiles(paths: found.paths)
-    var records: [TensorRecord] = []
-    var metadata: [(key: String, value: String)] = []
-    let isLarge = (found.entries?.count ?? 0) >= Checkpoint.manyTensors
-    let headers = WorkerPool.map(found.paths.count, workers: isLarge ? Machine.usableCPUs() : 1) { index in
-      Result { () throws(Failure) in try Checkpoint.header(of: index, in: openFiles) }
+    let headers = try found.paths.indices.map { (file) throws(Failure) in try Self.headerText(of: file, in: openFiles) }
+    let contents: CheckpointContents
+    if let same = known?.contents(found.index?.text, headers) {
+      contents = same
+    } else {
+      contents = try CheckpointContents(found, headers: headers) { file in
+        Result { () throws(Failure) in try TorchArchive(reading: openFiles.file(file), index: file).tensors }
+      }
+      known?.add(contents, found.index, headers)
     }
-    for (index, header) in headers.enumerated() {
-      let (tensors, own) = try header.get()
-      if index == 0 { metadata = own }
-      records += tensors
-    }
-    records = sortedByName(records) { $0.name }
-    try Checkpoint.checkNames(records, found.paths)
-    var totalBytes = 0
-    for position in records.indices {
-      let (sum, overflow) = totalBytes.addingReportingOverflow(records[position].byteCount)
-      guard !overflow else { throw Failure(.format, "the tensors of \(path) have more bytes than 63 bits can count") }
-      totalBytes = sum
-    }
-    if let entries = found.entries { try Checkpoint.check(records, against: entries, found.paths, found.indexPath ?? "") }
-
     self.path = path
-    self.files = found.paths
-    self.folder = found.folder
-    self.tensors = records
-    self.metadata = metadata
-    self.totalBytes = totalBytes
+    files = found.paths
+    folder = found.folder
+    (tensors, metadata, totalBytes) = (contents.tensors, contents.metadata, contents.totalBytes)
     aliases = [:]
     self.openFiles = openFiles
   }
 
-  private static func header(
-    of index: Int, in openFiles: OpenFiles
-  ) throws(Failure) -> (tensors: [TensorRecord], metadata: [(key: String, value: String)]) {
+  /// nil for one of PyTorch's.
+  private static func headerText(of index: Int, in openFiles: OpenFiles) throws(Failure) -> SafetensorsHeader.Text? {
     let file = try openFiles.file(index)
-    if try TorchArchive.isOne(file) || CheckpointFiles.isTorch(file.path) {
-      return (try TorchArchive(reading: file, index: index).tensors, [])
-    }
-    let header = try SafetensorsHeader(reading: file, index: index)
-    return (header.tensors, header.metadata)
+    if try TorchArchive.isOne(file) || CheckpointFiles.isTorch(file.path) { return nil }
+    return try SafetensorsHeader.Text(of: file)
   }
 
   /// A model with some tensors taken from another checkpoint, whose files come after its own.
@@ -191,52 +172,6 @@ public final class Checkpoint: @unchecked Sendable {
   /// Ask the kernel to fetch bytes of a file soon, counted from its start. There may be fewer.
   public func prefetch(file: Int, bytes range: Range<Int>) {
     if let file = try? openFiles.file(file) { file.prefetch(range) }
-  }
-
-  private static func twice(_ first: TensorRecord, _ second: TensorRecord, _ paths: [String]) -> Failure {
-    let (one, other) = (paths[min(first.file, second.file)], paths[max(first.file, second.file)])
-    if one == other || !first.name.utf8.elementsEqual(second.name.utf8) {
-      return CheckpointFiles.lookalike(first.name, in: FileSystem.directory(of: one))
-    }
-    return Failure(.format, "tensor \(quoted(first.name)) is both in \(one) and in \(other); keep one of them")
-  }
-
-  /// No name twice, in order of the names. What Unicode holds to be the same text is one name, as it is in Swift's dictionaries.
-  private static func checkNames(_ records: [TensorRecord], _ paths: [String]) throws(Failure) {
-    var others: [String: Int] = [:]
-    for position in records.indices {
-      let name = records[position].name
-      if position > 0, records[position - 1].name == name { throw twice(records[position - 1], records[position], paths) }
-      guard !name.utf8.allSatisfy({ $0 < 0x80 }) else { continue }
-      if let other = others.updateValue(position, forKey: name) { throw twice(records[other], records[position], paths) }
-    }
-  }
-
-  /// The index and the files must name the same tensors in the same places. Both are ordered by name.
-  private static func check(
-    _ records: [TensorRecord], against entries: [CheckpointFiles.Entry], _ paths: [String], _ index: String
-  ) throws(Failure) {
-    var next = 0
-    var surplus: Int?
-    for position in records.indices {
-      while next < entries.count, precedes(entries[next].tensor, records[position].name) {
-        surplus = surplus ?? next
-        next += 1
-      }
-      let (name, file) = (records[position].name, records[position].file)
-      guard next < entries.count, entries[next].tensor == name else {
-        throw Failure(.format, "\(paths[file]) holds tensor \(quoted(name)), which \(index) does not name")
-      }
-      guard entries[next].file == file else {
-        throw Failure(
-          .format, "\(index) puts tensor \(quoted(name)) in \(paths[entries[next].file]), but \(paths[file]) holds it")
-      }
-      next += 1
-    }
-    guard let first = surplus ?? (next < entries.count ? next : nil) else { return }
-    throw Failure(
-      .format,
-      "\(index) puts tensor \(quoted(entries[first].tensor)) in \(paths[entries[first].file]), which does not hold it")
   }
 }
 

@@ -12,22 +12,32 @@ struct CheckpointFiles {
   private static let trainingStates = ["optimizer", "scheduler", "scaler", "rng_state", "training_args", "random_states"]
   private static let longestIndex = 100_000_000
 
-  /// A line of an index.
-  struct Entry {
-    let tensor: String
-    /// Index into `paths`.
-    var file: Int
+  /// model.safetensors.index.json: which of the files beside it holds which tensor.
+  struct Index: Sendable {
+    struct Entry {
+      let tensor: String
+      /// Index into `files`.
+      var file: Int
+    }
+
+    let path: String
+    let text: [UInt8]
+    /// Names, in their order.
+    let files: [String]
+    /// Ordered by the tensor's name.
+    let entries: [Entry]
   }
 
+  /// As given.
+  let path: String
   /// The folder the files lie in; nil for a single file.
   let folder: String?
   /// Paths.
   let paths: [String]
-  /// From the index: the number of the file of each tensor, ordered by name. Nil without an index.
-  let entries: [Entry]?
-  let indexPath: String?
+  let index: Index?
 
-  init(path: String) throws(Failure) {
+  /// - Parameter known: whose index need not be parsed again.
+  init(path: String, known: KnownContents?) throws(Failure) {
     switch FileSystem.kind(path) {
     case nil:
       throw Failure(
@@ -37,87 +47,49 @@ struct CheckpointFiles {
       guard !path.hasSuffix(".index.json") else {
         throw Failure(.format, "\(path) is an index: give the folder it lies in")
       }
-      self.init(folder: nil, paths: [path], entries: nil)
+      self.init(path: path, folder: nil, paths: [path], index: nil)
     case .other:
       throw Failure(.file, "\(path) is neither a file nor a folder")
     case .folder:
-      try self.init(folder: path)
+      try self.init(folder: path, known: known)
     }
   }
 
-  private init(folder: String?, paths: [String], entries: [Entry]?, indexPath: String? = nil) {
-    self.folder = folder
-    self.indexPath = indexPath
-    self.paths = paths
-    self.entries = entries
+  private init(path: String, folder: String?, paths: [String], index: Index?) {
+    (self.path, self.folder, self.paths, self.index) = (path, folder, paths, index)
   }
 
-  private init(folder: String) throws(Failure) {
+  private init(folder: String, known: KnownContents?) throws(Failure) {
     let names = try FileSystem.list(folder)
     if names.contains(CheckpointFiles.indexName) {
-      try self.init(folder: folder, index: joined(folder, CheckpointFiles.indexName))
+      try self.init(folder: folder, index: joined(folder, CheckpointFiles.indexName), known: known)
       return
     }
     var weights = names.filter { $0.hasSuffix(".safetensors") && !$0.hasPrefix(".") }
     if weights.contains(CheckpointFiles.singleName) { weights = [CheckpointFiles.singleName] }
     if weights.isEmpty {
       if names.contains(CheckpointFiles.torchIndexName) {
-        try self.init(folder: folder, index: joined(folder, CheckpointFiles.torchIndexName))
+        try self.init(folder: folder, index: joined(folder, CheckpointFiles.torchIndexName), known: known)
         return
       }
       weights = try CheckpointFiles.torchFiles(in: folder, names)
     }
     try CheckpointFiles.checkSeries(weights, in: folder)
-    self.init(folder: folder, paths: weights.map { joined(folder, $0) }, entries: nil)
+    self.init(path: folder, folder: folder, paths: weights.map { joined(folder, $0) }, index: nil)
   }
 
   /// The files that an index names, and no others.
-  private init(folder: String, index: String) throws(Failure) {
-    let bytes = try readSmallFile(index, limit: CheckpointFiles.longestIndex)
-    let document = try bytes.withUnsafeBytes { raw in
-      Result { () throws(Failure) in try JSONDocument(raw, source: index) }
-    }.get()
-    guard let map = document.root["weight_map"], map.isObject else {
-      throw Failure(.format, "\(index) has no weight_map from tensor names to files")
-    }
-    // Files are numbered as they come, and in the order of their names at the end.
-    var files: [String] = []
-    var numbers: [String: Int] = [:]
-    var entries: [Entry] = []
-    entries.reserveCapacity(map.count)
-    for (tensor, value) in map.members {
-      guard let file = value.string, isPlainName(file) else {
-        let shown = value.string.map(quoted) ?? "something that is no string"
-        throw Failure(
-          .format, "\(index) puts tensor \(quoted(tensor)) in \(shown), which is not the plain name of a file beside it")
-      }
-      if let last = entries.last?.file, files[last] == file {
-        entries.append(Entry(tensor: tensor, file: last))
-      } else {
-        let number = numbers[file] ?? files.count
-        if number == files.count {
-          files.append(file)
-          numbers[file] = number
-        }
-        entries.append(Entry(tensor: tensor, file: number))
-      }
-    }
-    let order = files.indices.sorted { precedes(files[$0], files[$1]) }
-    for file in order where FileSystem.kind(joined(folder, files[file])) == nil {
+  private init(folder: String, index path: String, known: KnownContents?) throws(Failure) {
+    let text = try readSmallFile(path, limit: CheckpointFiles.longestIndex)
+    let index: Index
+    if let same = known?.index(text, path: path) { index = same } else { index = try Index(text, path: path) }
+    let paths = index.files.map { joined(folder, $0) }
+    if let absent = paths.indices.first(where: { FileSystem.kind(paths[$0]) == nil }) {
       throw Failure(
-        .notFound, "\(index) names \(quoted(files[file])), which is not there: the download is incomplete; fetch it again")
+        .notFound,
+        "\(path) names \(quoted(index.files[absent])), which is not there: the download is incomplete; fetch it again")
     }
-    guard !files.isEmpty else { throw Failure(.format, "\(index) names no files: its weight_map is empty") }
-
-    var places = [Int](repeating: 0, count: files.count)
-    for (place, file) in order.enumerated() { places[file] = place }
-    for position in entries.indices { entries[position].file = places[entries[position].file] }
-    entries = sortedByName(entries) { $0.tensor }
-    var others: Set<String> = []
-    for entry in entries where !entry.tensor.utf8.allSatisfy({ $0 < 0x80 }) && !others.insert(entry.tensor).inserted {
-      throw CheckpointFiles.lookalike(entry.tensor, in: index)
-    }
-    self.init(folder: folder, paths: order.map { joined(folder, files[$0]) }, entries: entries, indexPath: index)
+    self.init(path: folder, folder: folder, paths: paths, index: index)
   }
 
   /// Two names of different bytes that Unicode holds to be the same text, as Swift's dictionaries do.
@@ -174,6 +146,56 @@ struct CheckpointFiles {
       Int(parts[parts.count - 3]) != nil
     else { return nil }
     return ((parts.dropLast(3) + parts.suffix(2)).joined(separator: "-"), total)
+  }
+}
+
+extension CheckpointFiles.Index {
+  /// The same index beside other files of the same names.
+  init(_ other: Self, path: String) {
+    self.init(path: path, text: other.text, files: other.files, entries: other.entries)
+  }
+
+  /// - Throws: `.format` for what is no index, names no files, or points out of its folder.
+  init(_ text: [UInt8], path: String) throws(Failure) {
+    let document = try text.withUnsafeBytes { raw in
+      Result { () throws(Failure) in try JSONDocument(raw, source: path) }
+    }.get()
+    guard let map = document.root["weight_map"], map.isObject else {
+      throw Failure(.format, "\(path) has no weight_map from tensor names to files")
+    }
+    // Files are numbered as they come, and in the order of their names at the end.
+    var files: [String] = []
+    var numbers: [String: Int] = [:]
+    var entries: [Entry] = []
+    entries.reserveCapacity(map.count)
+    for (tensor, value) in map.members {
+      guard let file = value.string, isPlainName(file) else {
+        let shown = value.string.map(quoted) ?? "something that is no string"
+        throw Failure(
+          .format, "\(path) puts tensor \(quoted(tensor)) in \(shown), which is not the plain name of a file beside it")
+      }
+      if let last = entries.last?.file, files[last] == file {
+        entries.append(Entry(tensor: tensor, file: last))
+      } else {
+        let number = numbers[file] ?? files.count
+        if number == files.count {
+          files.append(file)
+          numbers[file] = number
+        }
+        entries.append(Entry(tensor: tensor, file: number))
+      }
+    }
+    guard !files.isEmpty else { throw Failure(.format, "\(path) names no files: its weight_map is empty") }
+    let order = files.indices.sorted { precedes(files[$0], files[$1]) }
+    var places = [Int](repeating: 0, count: files.count)
+    for (place, file) in order.enumerated() { places[file] = place }
+    for position in entries.indices { entries[position].file = places[entries[position].file] }
+    entries = sortedByName(entries) { $0.tensor }
+    var others: Set<String> = []
+    for entry in entries where !entry.tensor.utf8.allSatisfy({ $0 < 0x80 }) && !others.insert(entry.tensor).inserted {
+      throw CheckpointFiles.lookalike(entry.tensor, in: path)
+    }
+    self.init(path: path, text: text, files: order.map { files[$0] }, entries: entries)
   }
 }
 

@@ -80,7 +80,7 @@ public struct CheckpointLayout: Sendable, Equatable {
       case .file(let given): name = given
       case .folder: name = CheckpointLayout.name(number, of: shards.count)
       }
-      let inFile = shard.sorted { CheckpointLayout.lies(slots[$0], before: slots[$1]) }
+      let inFile = CheckpointLayout.ordered(shard, slots)
       let header = try CheckpointLayout.header(inFile.map { slots[$0] }, metadata: metadata, file: name)
       var offset = header.count
       for position in inFile {
@@ -148,9 +148,11 @@ public struct CheckpointLayout: Sendable, Equatable {
     return "model-\(five(number + 1))-of-\(five(count)).safetensors"
   }
 
-  private static func lies(_ left: Slot, before right: Slot) -> Bool {
-    let (leftRank, rightRank) = (rank(left.dtype), rank(right.dtype))
-    return leftRank == rightRank ? precedes(left.name, right.name) : leftRank > rightRank
+  /// The tensors of one file in the order of their bytes: by type, and by name.
+  private static func ordered(_ shard: [Int], _ slots: [Slot]) -> [Int] {
+    let byName = sortedByName(shard) { slots[$0].name }
+    let ranks = Set(shard.map { rank(slots[$0].dtype) }).sorted(by: >)
+    return ranks.count < 2 ? byName : ranks.flatMap { rank in byName.filter { self.rank(slots[$0].dtype) == rank } }
   }
 
   /// Place of a type in the reference writer's list, which grows with the alignment; files begin with the highest.

@@ -32,18 +32,33 @@ public struct SafetensorsHeader: Sendable {
   /// Where the data begins: 8 + N.
   public let dataOffset: Int
 
+  /// What a file says before its data.
+  struct Text: Equatable, Sendable {
+    /// The N bytes.
+    let bytes: [UInt8]
+    /// Of the whole file, at least 8 + N.
+    let fileSize: Int
+
+    /// - Throws: `.format` for what cannot be a safetensors file, `.file` when the system refuses.
+    init(of file: File) throws(Failure) {
+      fileSize = try file.size()
+      guard fileSize >= 8 else {
+        throw Failure(.format, "\(file.path) has \(fileSize) bytes and cannot be a safetensors file; fetch it again")
+      }
+      let start = try file.bytes(count: 8, at: 0)
+      bytes = try file.bytes(count: try SafetensorsHeader.length(start, fileSize: fileSize, path: file.path), at: 8)
+    }
+  }
+
   /// Read the header of a file.
   /// - Parameter index: what the records shall have as their `file`.
   /// - Throws: `.format` for anything that is not a sound safetensors file, `.file` when the system refuses.
   public init(reading file: File, index: Int = 0) throws(Failure) {
-    let size = try file.size()
-    guard size >= 8 else {
-      throw Failure(.format, "\(file.path) has \(size) bytes and cannot be a safetensors file; fetch it again")
-    }
-    let start = try file.bytes(count: 8, at: 0)
-    let length = try SafetensorsHeader.length(start, fileSize: size, path: file.path)
-    let text = try file.bytes(count: length, at: 8)
-    try self.init(text: text, fileSize: size, path: file.path, index: index)
+    try self.init(try Text(of: file), path: file.path, index: index)
+  }
+
+  init(_ text: Text, path: String, index: Int) throws(Failure) {
+    try self.init(text: text.bytes, fileSize: text.fileSize, path: path, index: index)
   }
 
   /// N, from the first eight bytes of a file.

@@ -124,9 +124,9 @@ public final class Job: RunnableJob {
     let report = Report(
       plan: plan, results: results.map { $0! }, started: startTime, seconds: Machine.seconds() - started,
       resumed: journal.isResumed, copiedByRange: control.bytesCopiedByRange, recipeText: options.recipeText)
-    let text = report.text
-    try publish(report, text, partial, path, journal)
-    reportText = text
+    let texts = report.texts(threads: plan.threads)
+    try publish(report, texts, partial, path, journal)
+    reportText = texts.json
   }
 
   /// A group's sums need all of its tensors: one that is not complete begins again.
@@ -157,12 +157,13 @@ public final class Job: RunnableJob {
   }
 
   /// Everything beside the tensors, and the rename.
-  private func publish(_ report: Report, _ text: String, _ partial: String, _ path: String, _ journal: Journal) throws(Failure)
-  {
+  private func publish(
+    _ report: Report, _ texts: (json: String, csv: String), _ partial: String, _ path: String, _ journal: Journal
+  ) throws(Failure) {
     if plan.isSingleFile {
       let stem = String(path.dropLast(".safetensors".count))
-      try FileSystem.write(text, "\n", to: partial + "/report.json")
-      try FileSystem.write(report.csv, to: partial + "/report.csv")
+      try FileSystem.write(texts.json, "\n", to: partial + "/report.json")
+      try FileSystem.write(texts.csv, to: partial + "/report.csv")
       try OutputPlace.replace(path, by: partial + "/" + FileSystem.name(of: path))
       try FileSystem.rename(partial + "/report.json", to: stem + ".merge_report.json")
       try FileSystem.rename(partial + "/report.csv", to: stem + ".merge_report.csv")
@@ -181,8 +182,8 @@ public final class Job: RunnableJob {
         try FileSystem.write(text, to: merged + "/config.json")
       }
     }
-    try FileSystem.write(text, "\n", to: partial + "/merge_report.json")
-    try FileSystem.write(report.csv, to: partial + "/merge_report.csv")
+    try FileSystem.write(texts.json, "\n", to: partial + "/merge_report.json")
+    try FileSystem.write(texts.csv, to: partial + "/merge_report.csv")
     if let lambdas = report.lambdasCSV { try FileSystem.write(lambdas, to: partial + "/yoyo_scale.csv") }
     if plan.recipe.writesModelCard {
       try FileSystem.write(ModelCard.text(report, path: path), to: partial + "/README.md")

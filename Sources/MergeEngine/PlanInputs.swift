@@ -167,21 +167,28 @@ struct PlanInputs {
     return inputs.count - 1
   }
 
-  /// All models that the recipe names, opened side by side. What is wrong with one is said when its turn comes.
+  /// All models that the recipe names: one alone, and those that may be like it side by side. What is wrong with one is said when
+  /// its turn comes.
   private static func open(_ recipe: Recipe, threads: Int) -> [String: Opened] {
-    let paths = Array(Set(recipe.models.map(\.path) + [recipe.base].compactMap { $0 }))
-    let opened = WorkerPool.map(paths.count, workers: threads) { open(paths[$0]) }
-    return Dictionary(uniqueKeysWithValues: zip(paths, opened))
+    let known = KnownContents()
+    let first = recipe.base ?? recipe.models[0].path
+    let others = Array(Set(recipe.models.map(\.path)).subtracting([first]))
+    var opened = [first: open(first, known)]
+    let rest = WorkerPool.map(others.count, workers: threads) { open(others[$0], known) }
+    for (path, one) in zip(others, rest) { opened[path] = one }
+    return opened
   }
 
-  private static func open(_ text: String) -> Opened {
-    Result { () throws(Failure) in try pair(text) }
+  private static func open(_ text: String, _ known: KnownContents? = nil) -> Opened {
+    Result { () throws(Failure) in try pair(text, known) }
   }
 
   /// The checkpoint of a model reference, and its adapter.
-  private static func pair(_ text: String) throws(Failure) -> (model: Checkpoint, adapter: Adapter?) {
+  private static func pair(
+    _ text: String, _ known: KnownContents?
+  ) throws(Failure) -> (model: Checkpoint, adapter: Adapter?) {
     let reference = try ModelReference(text)
-    let model = try Checkpoint(path: try reference.model.resolved())
+    let model = try Checkpoint(path: try reference.model.resolved(), known: known)
     guard let part = reference.adapter else {
       if let folder = model.folder, FileSystem.exists(folder + "/adapter_config.json"),
         model.tensors.contains(where: { $0.name.containsText(".lora_") })

@@ -1,5 +1,6 @@
 import JSON
 import MergeMethods
+import Platform
 import TensorKernels
 
 /// What a merge decided, tensor by tensor: merge_report.json, merge_report.csv and yoyo_scale.csv.
@@ -52,6 +53,12 @@ struct Report {
       let value = results[index].decision.entries.first { $0.key == "outside_unit" }?.value
       return value?.bool == true || (value?.int ?? 0) > 0
     }.map { plan.tensors[$0].name }
+  }
+
+  /// merge_report.json and merge_report.csv, which take as long as each other, side by side.
+  func texts(threads: Int) -> (json: String, csv: String) {
+    let texts = WorkerPool.map(2, workers: threads) { $0 == 0 ? text : csv }
+    return (texts[0], texts[1])
   }
 
   // MARK: - JSON
