@@ -12,39 +12,6 @@ import Testing
 
   private func pattern(_ value: Double, narrow: Bool) -> UInt64 { narrow ? UInt64(Float(value).bitPattern) : value.bitPattern }
 
-  @Test(arguments: kernelTypes) func aSampleOfASmallTensorIsAllOfIt(dtype: DType) {
-    for count in [1, 15, 16, 17, 1000, 1024, 1500] {
-      let rows = [magnitudes(count, seed: 1).map { -$0 }, magnitudes(count, seed: 5)]
-      let inputs = Inputs([[Double](repeating: 0, count: count)] + rows, dtype)
-      for narrow in dtype == .f64 ? [true, false] : [true] {
-        let sample = MagnitudeSample(models: 2, elements: count)
-        let workspace = inputs.workspace
-        #expect(sample.isWhole && sample.ranges == nil && sample.count == count)
-        #expect(vectors(2, narrow: narrow).addSample(inputs.block(count: count, workspace: workspace), to: sample) == 0)
-        for k in 0..<2 {
-          let sorted = rows[k].map(\.magnitude).sorted(by: >)
-          for rank in Set([1, 2, (count + 1) / 2, count]) where rank <= count {
-            let value = sorted[rank - 1]
-            let known = sample.largest(rank, model: k, narrow: narrow)
-            #expect(known.pattern == pattern(value, narrow: narrow), "\(rank) of \(count)")
-            #expect(known.above == sorted.filter { $0 > value }.count && known.equal == sorted.filter { $0 == value }.count)
-          }
-        }
-      }
-    }
-  }
-
-  @Test(arguments: [1, 16, 17]) func aLargeTensorIsSampledInPiecesOfAChunk(models: Int) {
-    let elements = 10_000_019
-    let sample = MagnitudeSample(models: models, elements: elements)
-    let ranges = sample.ranges ?? []
-    #expect(ranges.count == (models <= 16 ? 32 : 8) && ranges.allSatisfy { $0.count == 1024 && $0.lowerBound % 1024 == 0 })
-    #expect(ranges.last!.upperBound <= elements && sample.count == 1024 * ranges.count)
-    // Every element of a piece has a place of its own.
-    let places = ranges.flatMap { range in range.map { sample.place(0, $0) - sample.place(0, 0) } }
-    #expect(places == Array(0..<sample.count))
-  }
-
   @Test(arguments: kernelTypes) func whatIsAboveAndInsideABracketIsCounted(dtype: DType) {
     let count = 3000
     let rows = [magnitudes(count, seed: 2), magnitudes(count, seed: 9).map { -$0 }]
@@ -100,12 +67,5 @@ import Testing
       inputs.block(count: 2, workspace: workspace), [nil, MagnitudeBracket(low: one, high: one, offset: 0)], into: &counts,
       cells: &cells, cellCount: 1)
     #expect(counts == [1, 1, 0] && cells[MagnitudeBracket.slots + 1] == 1 && cells.reduce(0, +) == 1)
-  }
-
-  @Test(arguments: kernelTypes) func whatIsNotFinitePoisons(dtype: DType) {
-    let inputs = Inputs([[0, 0], [1, .infinity]], dtype)
-    let workspace = inputs.workspace
-    let sample = MagnitudeSample(models: 1, elements: 2)
-    #expect(vectors(1, narrow: true).addSample(inputs.block(count: 2, workspace: workspace), to: sample).isNaN)
   }
 }

@@ -76,10 +76,9 @@ final class BracketSearch {
       let size = Double(sample.count)
       let spread = 4 * (size * share * (1 - share)).squareRoot() + 8
       let (first, last) = (Int(share * size - spread), Int(share * size + spread) + 1)
-      if first >= 1 { search.high = sample.largest(first, model: k % models, narrow: narrow).pattern }
-      if last <= sample.count { search.low = sample.largest(last, model: k % models, narrow: narrow).pattern }
-      search.candidates = sample.frequent(
-        from: search.low, to: search.high, model: k % models, count: MagnitudeBracket.slots - 1)
+      let bracket = sample.bracket(
+        from: first, to: last, model: k % models, narrow: narrow, frequent: MagnitudeBracket.slots - 1)
+      (search.low, search.high, search.candidates) = (bracket.low, bracket.high, bracket.frequent)
       searches[k] = search
     }
   }
