@@ -220,13 +220,13 @@ public final class Reconstruction: RunnableJob {
 
   private func publish(_ report: String, _ partial: String) throws(Failure) {
     if outputPath.hasSuffix(".safetensors") {
-      try FileSystem.write(report + "\n", to: outputPath.dropLast(".safetensors".count) + ".reconstruct_report.json")
+      try FileSystem.write(report, "\n", to: outputPath.dropLast(".safetensors".count) + ".reconstruct_report.json")
       try OutputPlace.replace(outputPath, by: partial + "/" + FileSystem.name(of: outputPath))
       return try FileSystem.remove(partial)
     }
     if let index = layout.indexText { try FileSystem.write(index, to: partial + "/model.safetensors.index.json") }
     if let folder = merged.folder { try SideFiles(of: merged).copy(from: folder, to: partial) }
-    try FileSystem.write(report + "\n", to: partial + "/reconstruct_report.json")
+    try FileSystem.write(report, "\n", to: partial + "/reconstruct_report.json")
     try OutputPlace.replace(outputPath, by: partial)
   }
 }

@@ -20,7 +20,9 @@ public final class DropMask: @unchecked Sendable {
 
   deinit { bits.deallocate() }
 
-  public static func bytes(elements: Int) -> Int { chunks(elements) * 128 }
+  public static func bytes(elements: Int) -> Int {
+    chunks(elements) * vectors * MemoryLayout<SIMD8<Int32>>.size
+  }
 
   private static func chunks(_ elements: Int) -> Int { (elements + KernelGeometry.chunk - 1) / KernelGeometry.chunk }
 

@@ -77,7 +77,7 @@ public struct SignElection: Sendable {
   var votes: Bool { if case .none = rule { false } else { true } }
 }
 
-extension DisjointMerge {
+extension AgreeingVectors {
   /// Add the elected signs up, for the majority of the whole tensor.
   /// - Returns: 0, or NaN if an input is not finite.
   @inline(never)

@@ -173,9 +173,9 @@ public final class LoRAExtraction: RunnableJob {
       results: results, base: base, baseName: baseName, modelName: modelName, rank: extraction.rank, dtype: extraction.dtype,
       isTransposed: isTransposed, adapterBytes: layout.totalBytes, modelBytes: model.totalBytes,
       seconds: Machine.seconds() - started, warnings: warnings)
-    try FileSystem.write(texts.config.serialized(indent: 2) + "\n", to: folder + "/adapter_config.json")
+    try FileSystem.write(texts.config.serialized(indent: 2), "\n", to: folder + "/adapter_config.json")
     let report = texts.report.serialized(indent: 2)
-    try FileSystem.write(report + "\n", to: folder + "/extract_report.json")
+    try FileSystem.write(report, "\n", to: folder + "/extract_report.json")
     try FileSystem.write(texts.csv, to: folder + "/extract_report.csv")
     reportText = report
   }

@@ -60,10 +60,10 @@ public final class SignProgram: SweepProgram, @unchecked Sendable {
     let stages = TaskVectorStages(settings, tensor)
     let signs = self.signs
     return try stages.begin { () throws(Failure) in
-      let merge = stages.disjointMerge
+      let agreeing = stages.agreeing
       return .sweep(
         stages.sweep(sums: 0) { _, small, block, _ in
-          merge.writeSigns(small, to: signs + block.start)
+          agreeing.writeSigns(small, to: signs + block.start)
         } next: { _ in
           .finish(Decision())
         })

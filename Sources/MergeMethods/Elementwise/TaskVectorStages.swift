@@ -305,7 +305,7 @@ final class TaskVectorStages {
       let voting = election
       return .sweep(
         sweep(sums: 1, pools: true) { vectors, block, _, sums in
-          DisjointMerge(vectors, voting, .sum, weights: voting.factors).addSigns(block, to: sums)
+          AgreeingVectors(vectors, voting).addSigns(block, to: sums)
         } next: { (sums) throws(Failure) in
           let sum = sums.first ?? 0
           self.election.zeroSign = sum == 0 ? self.settings.tiedMajority : sum > 0 ? 1 : -1
@@ -319,6 +319,7 @@ final class TaskVectorStages {
   // MARK: - Last sweeps
 
   var disjointMerge: DisjointMerge { DisjointMerge(vectors, election, settings.merge, weights: settings.weights) }
+  var agreeing: AgreeingVectors { AgreeingVectors(vectors, election) }
 
   /// Write the disjoint merge.
   func write(lambda: Double, output: OutputKind) -> Step {

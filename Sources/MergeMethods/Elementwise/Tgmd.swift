@@ -71,7 +71,7 @@ struct Tgmd: MergeMethod {
 
   private func median(_ stages: TaskVectorStages) -> Step {
     let models = stages.tensor.modelCount
-    let points = AgreeingVectors(stages.vectors, stages.election)
+    let points = stages.agreeing
     let pairs = RowPairs(rows: models)
     var sweep = stages.sweep(sums: pairs.count) { _, block, _, sums in
       points.addProducts(block, pairs, to: sums)
@@ -92,7 +92,7 @@ struct Tgmd: MergeMethod {
   }
 
   private func write(_ stages: TaskVectorStages, _ centre: AgreeingVectors.Centre, _ entries: [JSON.Member] = []) -> Step {
-    let points = AgreeingVectors(stages.vectors, stages.election)
+    let points = stages.agreeing
     let (lambda, output) = (parameters.number("lambda"), parameters.choice("output", as: OutputKind.self))
     return .sweep(
       stages.sweep(sums: 0, writes: true) { _, small, block, _ in

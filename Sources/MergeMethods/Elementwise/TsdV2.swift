@@ -57,7 +57,7 @@ struct TsdV2: MergeMethod {
     let models = tensor.modelCount
     let length = max(1, tensor.shape.last ?? 1)
     let merge = stages.disjointMerge
-    let agreeing = AgreeingVectors(stages.vectors, stages.election)
+    let agreeing = stages.agreeing
     let pairs = RowPairs(rows: models)
     let (lambda, output) = (parameters.number("lambda"), parameters.choice("output", as: OutputKind.self))
     let alone = models == 1 || tensor.shape.isEmpty
