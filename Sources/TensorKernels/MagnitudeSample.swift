@@ -38,7 +38,7 @@ public final class MagnitudeSample: @unchecked Sendable {
 
   deinit { patterns.deallocate() }
 
-  /// Of a small tensor an eighth: to sort a sample costs more per element than to count.
+  /// Of a small tensor an eighth: to take and rank a sample costs more per element than to count.
   private static func pieces(models: Int, elements: Int) -> Int {
     min(models <= 16 ? 32 : 8, max(2, elements / (8 * piece)))
   }
@@ -56,6 +56,7 @@ public final class MagnitudeSample: @unchecked Sendable {
   }
 
   /// The `rank`-th largest pattern of a model (from 1), how many are above it and how many equal to it.
+  ///
   /// Digits of 11 bits from the top; after each, only what shares the digits so far is looked at.
   public func largest(_ rank: Int, model: Int, narrow: Bool) -> (pattern: UInt64, above: Int, equal: Int) {
     let scratch = patterns + models * room
