@@ -3,15 +3,6 @@ import Testing
 @testable import TensorKernels
 
 @Suite struct MagnitudeBracketsTests {
-  private func vectors(_ models: Int, narrow: Bool) -> TaskVectors {
-    TaskVectors(filters: [TaskVectorFilter](repeating: TaskVectorFilter(), count: models), narrow: narrow)
-  }
-
-  /// Magnitudes that are exact in every type, many of them equal.
-  private func magnitudes(_ count: Int, seed: Int) -> [Double] { (0..<count).map { Double(($0 * 37 + seed) % 23) * 0.25 } }
-
-  private func pattern(_ value: Double, narrow: Bool) -> UInt64 { narrow ? UInt64(Float(value).bitPattern) : value.bitPattern }
-
   @Test(arguments: kernelTypes) func whatIsAboveAndInsideABracketIsCounted(dtype: DType) {
     let count = 3000
     let rows = [magnitudes(count, seed: 2), magnitudes(count, seed: 9).map { -$0 }]
@@ -31,7 +22,7 @@ import Testing
         counts.store([UInt64](repeating: 0, count: 2 * first.counters))
         var cells = [Int](repeating: 0, count: 2 * MagnitudeBracket.slots)
         let workspace = inputs.workspace
-        let poison = vectors(2, narrow: narrow).addCounts(
+        let poison = noFilters(2, narrow: narrow).addCounts(
           inputs.block(count: count, workspace: workspace), brackets, into: counts.start.assumingMemoryBound(to: UInt64.self),
           cells: &cells, cellCount: 1)
         #expect(poison == 0 && counts.isIntact && workspace.isIntact && first.counters <= 2 * 2049 + 1)
@@ -63,7 +54,7 @@ import Testing
     var cells = [Int](repeating: 0, count: 2 * MagnitudeBracket.slots)
     let one = pattern(3, narrow: true)
     let workspace = inputs.workspace
-    _ = vectors(2, narrow: true).addCounts(
+    _ = noFilters(2, narrow: true).addCounts(
       inputs.block(count: 2, workspace: workspace), [nil, MagnitudeBracket(low: one, high: one, offset: 0)], into: &counts,
       cells: &cells, cellCount: 1)
     #expect(counts == [1, 1, 0] && cells[MagnitudeBracket.slots + 1] == 1 && cells.reduce(0, +) == 1)

@@ -3,15 +3,6 @@ import Testing
 @testable import TensorKernels
 
 @Suite struct MagnitudeSampleTests {
-  private func vectors(_ models: Int, narrow: Bool) -> TaskVectors {
-    TaskVectors(filters: [TaskVectorFilter](repeating: TaskVectorFilter(), count: models), narrow: narrow)
-  }
-
-  /// Magnitudes that are exact in every type, many of them equal.
-  private func magnitudes(_ count: Int, seed: Int) -> [Double] { (0..<count).map { Double(($0 * 37 + seed) % 23) * 0.25 } }
-
-  private func pattern(_ value: Double, narrow: Bool) -> UInt64 { narrow ? UInt64(Float(value).bitPattern) : value.bitPattern }
-
   @Test(arguments: kernelTypes) func aSampleOfASmallTensorIsAllOfIt(dtype: DType) {
     for count in [1, 15, 16, 17, 1000, 1024, 1500] {
       let rows = [magnitudes(count, seed: 1).map { -$0 }, magnitudes(count, seed: 5)]
@@ -20,7 +11,7 @@ import Testing
         let sample = MagnitudeSample(models: 2, elements: count)
         let workspace = inputs.workspace
         #expect(sample.isWhole && sample.ranges == nil && sample.count == count)
-        #expect(vectors(2, narrow: narrow).addSample(inputs.block(count: count, workspace: workspace), to: sample) == 0)
+        #expect(noFilters(2, narrow: narrow).addSample(inputs.block(count: count, workspace: workspace), to: sample) == 0)
         for k in 0..<2 {
           let sorted = rows[k].map(\.magnitude).sorted(by: >)
           for rank in Set([1, 2, (count + 1) / 2, count]) where rank <= count {
@@ -52,7 +43,7 @@ import Testing
     let inputs = Inputs([[Double](repeating: 0, count: values.count), values], dtype)
     let workspace = inputs.workspace
     let sample = MagnitudeSample(models: 1, elements: values.count)
-    _ = vectors(1, narrow: narrow).addSample(inputs.block(count: values.count, workspace: workspace), to: sample)
+    _ = noFilters(1, narrow: narrow).addSample(inputs.block(count: values.count, workspace: workspace), to: sample)
     return sample
   }
 
@@ -107,6 +98,6 @@ import Testing
     let inputs = Inputs([[0, 0], [1, .infinity]], dtype)
     let workspace = inputs.workspace
     let sample = MagnitudeSample(models: 1, elements: 2)
-    #expect(vectors(1, narrow: true).addSample(inputs.block(count: 2, workspace: workspace), to: sample).isNaN)
+    #expect(noFilters(1, narrow: true).addSample(inputs.block(count: 2, workspace: workspace), to: sample).isNaN)
   }
 }

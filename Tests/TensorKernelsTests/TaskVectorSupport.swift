@@ -54,6 +54,11 @@ func noFilters(_ models: Int, narrow: Bool = true) -> TaskVectors {
   TaskVectors(filters: (0..<models).map { _ in TaskVectorFilter() }, narrow: narrow)
 }
 
+/// Magnitudes that are exact in every type, many of them equal.
+func magnitudes(_ count: Int, seed: Int) -> [Double] { (0..<count).map { Double(($0 * 37 + seed) % 23) * 0.25 } }
+
+func pattern(_ value: Double, narrow: Bool) -> UInt64 { narrow ? UInt64(Float(value).bitPattern) : value.bitPattern }
+
 /// The rows that `chunks` shows, in the order of the elements, and what it returns.
 func rows(
   _ vectors: TaskVectors, _ inputs: Inputs, from: Int = 0, count: Int, start: Int? = nil, raw: Bool = false
