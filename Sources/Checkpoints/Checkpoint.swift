@@ -34,7 +34,10 @@ public final class Checkpoint: @unchecked Sendable {
   public init(path: String, known: KnownContents? = nil) throws(Failure) {
     let found = try CheckpointFiles(path: path, known: known)
     let openFiles = OpenFiles(paths: found.paths)
-    let headers = try found.paths.indices.map { (file) throws(Failure) in try Self.headerText(of: file, in: openFiles) }
+    let texts = WorkerPool.map(found.paths.count, workers: found.workers) { file in
+      Result { () throws(Failure) in try Self.headerText(of: file, in: openFiles) }
+    }
+    let headers = try texts.map { (text) throws(Failure) in try text.get() }
     let contents: CheckpointContents
     if let same = known?.contents(found.index?.text, headers) {
       contents = same

@@ -3,9 +3,6 @@ import Synchronization
 
 /// The tensors of a checkpoint, as its index and the headers of its files have them, proved against one another.
 struct CheckpointContents: Sendable {
-  /// From so many tensors on, the headers of several files are parsed side by side.
-  private static let manyTensors = 2000
-
   /// Ordered by the bytes of the name; all names differ.
   let tensors: [TensorRecord]
   /// The `__metadata__` of the first file, in its order.
@@ -20,8 +17,7 @@ struct CheckpointContents: Sendable {
     _ found: CheckpointFiles, headers: [SafetensorsHeader.Text?],
     archive: @escaping @Sendable (Int) -> Result<[TensorRecord], Failure>
   ) throws(Failure) {
-    let isLarge = (found.index?.entries.count ?? 0) >= Self.manyTensors
-    let parsed = WorkerPool.map(headers.count, workers: isLarge ? Machine.usableCPUs() : 1) { file in
+    let parsed = WorkerPool.map(headers.count, workers: found.workers) { file in
       Result { () throws(Failure) -> (tensors: [TensorRecord], metadata: [(key: String, value: String)]) in
         guard let text = headers[file] else { return (try archive(file).get(), []) }
         let header = try SafetensorsHeader(text, path: found.paths[file], index: file)

@@ -11,6 +11,8 @@ struct CheckpointFiles {
   /// What training leaves beside the weights.
   private static let trainingStates = ["optimizer", "scheduler", "scaler", "rng_state", "training_args", "random_states"]
   private static let longestIndex = 100_000_000
+  /// From so many tensors on, the headers of several files are read and parsed side by side.
+  private static let manyTensors = 2000
 
   /// model.safetensors.index.json: which of the files beside it holds which tensor.
   struct Index: Sendable {
@@ -35,6 +37,9 @@ struct CheckpointFiles {
   /// Paths.
   let paths: [String]
   let index: Index?
+
+  /// How many may work on the headers.
+  var workers: Int { (index?.entries.count ?? 0) >= Self.manyTensors ? Machine.usableCPUs() : 1 }
 
   /// - Parameter known: whose index need not be parsed again.
   init(path: String, known: KnownContents?) throws(Failure) {
