@@ -15,67 +15,6 @@ public struct AgreeingVectors: Sendable {
     self.election = election
   }
 
-  /// Votes by mass and by count are cast where the elements are read; of the others the signs come first.
-  private var votesInPlace: Bool { election.rule == .mass || election.rule == .count }
-
-  /// The elected signs of vector `v` of each row.
-  @inline(__always)
-  private func signs<Scalar: ArithmeticScalar>(_ rows: Rows<Scalar>, _ v: Int, models: Int, _ zeroSign: Scalar) -> SIMD8<Scalar>
-  {
-    var vote = SIMD8<Scalar>.zero
-    switch election.rule {
-    case .mass: for k in 0..<models { vote += rows.vector(k, v) }
-    case .count: for k in 0..<models { vote += Scalar.signs(rows.vector(k, v)) }
-    default: return rows.vector(vectors.resultRow, v)
-    }
-    return Scalar.signs(vote, ofZero: zeroSign)
-  }
-
-  /// Rows 0..<K of e_i as e_i where the sign agrees, else 0.
-  @inline(__always)
-  private func select<Scalar: ArithmeticScalar>(_ rows: Rows<Scalar>, vectors count: Int) {
-    guard election.votes else { return }
-    let result = vectors.resultRow
-    election.elect(rows, vectors: count, into: result)
-    for k in 0..<vectors.models {
-      for v in 0..<count {
-        let e = rows.vector(k, v)
-        // Times a sign of +-1, which is exact.
-        rows.set(k, v, Scalar.positive(e * rows.vector(result, v), e))
-      }
-    }
-  }
-
-  /// sum_i c_i f_i into the result row.
-  @inline(__always)
-  private func combine<Scalar: ArithmeticScalar>(_ rows: Rows<Scalar>, vectors count: Int, _ coefficients: [Double]) {
-    if election.votes, !votesInPlace { election.elect(rows, vectors: count, into: vectors.resultRow) }
-    withScalars(coefficients) { coefficients in
-      switch vectors.models {
-      case 2: combine(rows, vectors: count, Two.self, coefficients)
-      case 3: combine(rows, vectors: count, Three.self, coefficients)
-      case 4: combine(rows, vectors: count, Four.self, coefficients)
-      default: combine(rows, vectors: count, Several.self, coefficients)
-      }
-    }
-  }
-
-  @inline(never)
-  private func combine<Scalar: ArithmeticScalar, Models: FixedCount>(
-    _ rows: Rows<Scalar>, vectors count: Int, _: Models.Type, _ coefficients: UnsafePointer<Scalar>
-  ) {
-    let (models, zeroSign, votes) = (Models.count ?? vectors.models, Scalar(election.zeroSign), election.votes)
-    for v in 0..<count {
-      let sign = votes ? signs(rows, v, models: models, zeroSign) : .zero
-      var total = SIMD8<Scalar>.zero
-      for k in 0..<models {
-        let e = rows.vector(k, v)
-        total.addProduct(SIMD8(repeating: coefficients[k]), votes ? Scalar.positive(e * sign, e) : e)
-      }
-      rows.set(vectors.resultRow, v, total)
-    }
-  }
-
   /// Add the inner products of `pairs` of agreeing vectors.
   /// - Returns: 0, or NaN if an input is not finite.
   @inline(never)
@@ -93,9 +32,12 @@ public struct AgreeingVectors: Sendable {
   private func products<Element: KernelElement>(
     _: Element.Type, _ block: TaskVectorBlock, _ pairs: RowPairs, _ sums: UnsafeMutablePointer<Double>
   ) -> Double {
-    vectors.chunks(Element.self, block, factors: election.factors) { rows, _, _, count in
-      select(rows, vectors: count)
-      rows.addProducts(pairs, vectors: count, sums)
+    election.withRows(Element.Arithmetic.self) { election in
+      let agreeing = AgreeingRows(election: election)
+      return vectors.chunks(Element.self, block, factors: self.election.factors) { chunk in
+        agreeing.select(chunk.rows, vectors: chunk.vectors)
+        chunk.rows.addProducts(pairs, vectors: chunk.vectors, sums)
+      }
     }
   }
 
@@ -128,28 +70,103 @@ public struct AgreeingVectors: Sendable {
   private func run<In: KernelElement, Out: KernelElement>(
     _: In.Type, _: Out.Type, _ block: TaskVectorBlock, _ centre: Centre, _ place: MergedOutput
   ) -> Double where In.Arithmetic == Out.Arithmetic {
-    typealias Scalar = In.Arithmetic
-    return vectors.chunks(In.self, block, factors: election.factors) { rows, offset, length, count in
-      switch centre {
-      case .combination(let coefficients): combine(rows, vectors: count, coefficients)
-      case .median:
-        select(rows, vectors: count)
-        let result = rows[vectors.resultRow]
-        withUnsafeTemporaryAllocation(of: Scalar.self, capacity: max(1, vectors.models)) { values in
-          for i in 0..<(8 * count) { result[i] = median(rows, i, values) }
+    var (coefficients, isMedian) = ([Double](), true)
+    if case .combination(let given) = centre { (coefficients, isMedian) = (given, false) }
+    return election.withRows(In.Arithmetic.self) { election in
+      withScalars(coefficients) { coefficients in
+        let agreeing = AgreeingRows(election: election)
+        return vectors.chunks(In.self, block, factors: self.election.factors) { chunk in
+          if isMedian {
+            agreeing.takeMedians(chunk.rows, vectors: chunk.vectors)
+          } else {
+            agreeing.combine(chunk.rows, vectors: chunk.vectors, coefficients)
+          }
+          place.store(chunk, Out.self)
         }
       }
-      place.store(In.self, Out.self, rows, block, offset: offset, length: length, vectors.resultRow, vectors.poisonRow)
+    }
+  }
+}
+
+/// Agreeing vectors as the chunks of a block take them: numbers and addresses only, see TaskVectorChunk.
+private struct AgreeingRows<Scalar: ArithmeticScalar> {
+  let election: RowElection<Scalar>
+
+  /// Votes by mass and by count are cast where the elements are read; of the others the signs come first.
+  private var votesInPlace: Bool { election.rule == .mass || election.rule == .count }
+
+  /// The elected signs of vector `v` of each row.
+  @inline(__always)
+  private func signs(_ rows: Rows<Scalar>, _ v: Int, models: Int) -> SIMD8<Scalar> {
+    var vote = SIMD8<Scalar>.zero
+    switch election.rule {
+    case .mass: for k in 0..<models { vote += rows.vector(k, v) }
+    case .count: for k in 0..<models { vote += Scalar.signs(rows.vector(k, v)) }
+    default: return rows.vector(election.models, v)
+    }
+    return Scalar.signs(vote, ofZero: election.zeroSign)
+  }
+
+  /// Rows 0..<K of e_i as e_i where the sign agrees, else 0.
+  @inline(__always)
+  func select(_ rows: Rows<Scalar>, vectors count: Int) {
+    guard election.votes else { return }
+    let result = election.models
+    election.elect(rows, vectors: count, into: result)
+    for k in 0..<election.models {
+      for v in 0..<count {
+        let e = rows.vector(k, v)
+        // Times a sign of +-1, which is exact.
+        rows.set(k, v, Scalar.positive(e * rows.vector(result, v), e))
+      }
+    }
+  }
+
+  /// sum_i c_i f_i into the result row.
+  @inline(__always)
+  func combine(_ rows: Rows<Scalar>, vectors count: Int, _ coefficients: UnsafePointer<Scalar>) {
+    if election.votes, !votesInPlace { election.elect(rows, vectors: count, into: election.models) }
+    switch election.models {
+    case 2: combine(rows, vectors: count, Two.self, coefficients)
+    case 3: combine(rows, vectors: count, Three.self, coefficients)
+    case 4: combine(rows, vectors: count, Four.self, coefficients)
+    default: combine(rows, vectors: count, Several.self, coefficients)
+    }
+  }
+
+  @inline(never)
+  private func combine<Models: FixedCount>(
+    _ rows: Rows<Scalar>, vectors count: Int, _: Models.Type, _ coefficients: UnsafePointer<Scalar>
+  ) {
+    let (models, votes) = (Models.count ?? election.models, election.votes)
+    for v in 0..<count {
+      let sign = votes ? signs(rows, v, models: models) : .zero
+      var total = SIMD8<Scalar>.zero
+      for k in 0..<models {
+        let e = rows.vector(k, v)
+        total.addProduct(SIMD8(repeating: coefficients[k]), votes ? Scalar.positive(e * sign, e) : e)
+      }
+      rows.set(election.models, v, total)
+    }
+  }
+
+  /// The median of the agreeing values into the result row.
+  @inline(never)
+  func takeMedians(_ rows: Rows<Scalar>, vectors count: Int) {
+    select(rows, vectors: count)
+    let result = rows[election.models]
+    withUnsafeTemporaryAllocation(of: Scalar.self, capacity: max(1, election.models)) { values in
+      for i in 0..<(8 * count) { result[i] = median(rows, i, values) }
     }
   }
 
   @inline(__always)
-  private func median<Scalar: ArithmeticScalar>(
+  private func median(
     _ rows: Rows<Scalar>, _ i: Int, _ values: UnsafeMutableBufferPointer<Scalar>
   ) -> Scalar {
     // Insertion into an ordered list: there are as many values as models.
     var found = 0
-    for k in 0..<vectors.models where rows[k][i] != 0 {
+    for k in 0..<election.models where rows[k][i] != 0 {
       var place = found
       while place > 0, values[place - 1] > rows[k][i] {
         values[place] = values[place - 1]

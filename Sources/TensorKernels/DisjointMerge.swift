@@ -29,13 +29,63 @@ public struct DisjointMerge: Sendable {
   /// Elements that `run` adds up: per model how many are not 0 after the filter, and in how many places signs disagree.
   public var sums: Int { vectors.models + 1 }
 
+  /// - Parameters:
+  ///   - lambda: the factor of tau.
+  ///   - addsBase: is x_0 added?
+  ///   - output: `block.count` elements of `outputType`: the inputs' type, or F64 for F32 and F64 inputs.
+  ///   - sums: `sums` values to add to.
+  /// - Returns: 0, or NaN if an input is not finite.
+  @inline(never)
+  public func run(
+    _ block: TaskVectorBlock, lambda: Double, addsBase: Bool, output: UnsafeMutableRawPointer, _ outputType: DType,
+    sums: UnsafeMutablePointer<Double>
+  ) -> Double {
+    let place = MergedOutput(lambda: lambda, addsBase: addsBase, pointer: output)
+    switch (block.inputs.dtype, outputType) {
+    case (.bf16, .bf16): return run(BF16Element.self, BF16Element.self, block, place, sums)
+    case (.f16, .f16): return run(F16Element.self, F16Element.self, block, place, sums)
+    case (.f32, .f32): return run(F32Element.self, F32Element.self, block, place, sums)
+    case (.f32, .f64): return run(F32Element.self, F64Element.self, block, place, sums)
+    case (.f64, .f64): return run(F64Element.self, F64Element.self, block, place, sums)
+    default: preconditionFailure("disjoint merge has no kernel from \(block.inputs.dtype) to \(outputType)")
+    }
+  }
+
+  @inline(__always)
+  private func run<In: KernelElement, Out: KernelElement>(
+    _: In.Type, _: Out.Type, _ block: TaskVectorBlock, _ place: MergedOutput, _ sums: UnsafeMutablePointer<Double>
+  ) -> Double where In.Arithmetic == Out.Arithmetic {
+    withRows(In.Arithmetic.self) { merge in
+      vectors.chunks(In.self, block, factors: election.factors, counts: sums) { chunk in
+        sums[chunk.models] += merge.run(chunk)
+        place.store(chunk, Out.self)
+      }
+    }
+  }
+
+  /// Lend the merge as the chunks of a block take it.
+  @inline(__always)
+  func withRows<Scalar: ArithmeticScalar, Result>(_: Scalar.Type, _ body: (RowMerge<Scalar>) -> Result) -> Result {
+    election.withRows(Scalar.self) { election in
+      withScalars(weights) { body(RowMerge(election: election, rule: rule, weights: $0)) }
+    }
+  }
+}
+
+/// A disjoint merge as the chunks of a block take it: numbers and addresses only, see TaskVectorChunk.
+struct RowMerge<Scalar: ArithmeticScalar> {
+  let election: RowElection<Scalar>
+  let rule: DisjointMerge.Rule
+  let weights: UnsafePointer<Scalar>
+
   /// tau into the result row.
   /// - Returns: in how many places signs disagree.
   @inline(__always)
-  func merge<Scalar: ArithmeticScalar>(_ rows: Rows<Scalar>, vectors count: Int) -> Double {
+  func run<Element: KernelElement>(_ chunk: TaskVectorChunk<Element>) -> Double where Element.Arithmetic == Scalar {
+    let (rows, count) = (chunk.rows, chunk.vectors)
     // A vote by mass is cast where the elements are merged; of the others the signs come first.
     let isByMass = election.rule == .mass && rule != .max
-    if election.votes, !isByMass { election.elect(rows, vectors: count, into: vectors.resultRow) }
+    if election.votes, !isByMass { election.elect(rows, vectors: count, into: chunk.resultRow) }
     switch (rule, election.votes) {
     case (.max, let votes):
       let conflicts = conflicts(rows, vectors: count)
@@ -49,26 +99,23 @@ public struct DisjointMerge: Sendable {
   }
 
   @inline(__always)
-  private func agreeing<Scalar: ArithmeticScalar, Votes: Choice, Divides: Choice>(
+  private func agreeing<Votes: Choice, Divides: Choice>(
     _ rows: Rows<Scalar>, vectors count: Int, votes: Votes.Type, divides: Divides.Type, _ isByMass: Bool
   ) -> Double {
-    withScalars(weights) { weights in
-      switch vectors.models {
-      case 2: agreeing(rows, vectors: count, votes, divides, Two.self, weights, isByMass)
-      case 3: agreeing(rows, vectors: count, votes, divides, Three.self, weights, isByMass)
-      case 4: agreeing(rows, vectors: count, votes, divides, Four.self, weights, isByMass)
-      default: agreeing(rows, vectors: count, votes, divides, Several.self, weights, isByMass)
-      }
+    switch election.models {
+    case 2: agreeing(rows, vectors: count, votes, divides, Two.self, isByMass)
+    case 3: agreeing(rows, vectors: count, votes, divides, Three.self, isByMass)
+    case 4: agreeing(rows, vectors: count, votes, divides, Four.self, isByMass)
+    default: agreeing(rows, vectors: count, votes, divides, Several.self, isByMass)
     }
   }
 
   @inline(never)
-  private func agreeing<Scalar: ArithmeticScalar, Votes: Choice, Divides: Choice, Models: FixedCount>(
-    _ rows: Rows<Scalar>, vectors count: Int, _: Votes.Type, _: Divides.Type, _: Models.Type, _ weights: UnsafePointer<Scalar>,
-    _ isByMass: Bool
+  private func agreeing<Votes: Choice, Divides: Choice, Models: FixedCount>(
+    _ rows: Rows<Scalar>, vectors count: Int, _: Votes.Type, _: Divides.Type, _: Models.Type, _ isByMass: Bool
   ) -> Double {
-    let (models, result) = (Models.count ?? vectors.models, vectors.resultRow)
-    let zeroSign = Scalar(election.zeroSign)
+    let (models, result) = (Models.count ?? election.models, election.models)
+    let zeroSign = election.zeroSign
     // Where a vote of 0 silences all, those who disagree cannot be told by the sign.
     let before = Votes.isYes && zeroSign == 0 ? conflicts(rows, vectors: count) : 0
     var both = SIMD8<Scalar.Count>.zero
@@ -104,64 +151,32 @@ public struct DisjointMerge: Sendable {
   }
 
   @inline(never)
-  private func largest<Scalar: ArithmeticScalar>(_ rows: Rows<Scalar>, vectors count: Int, votes: Bool) {
+  private func largest(_ rows: Rows<Scalar>, vectors count: Int, votes: Bool) {
     for v in 0..<count {
-      let sign = rows.vector(vectors.resultRow, v)
+      let sign = rows.vector(election.models, v)
       var (total, best) = (SIMD8<Scalar>.zero, SIMD8<Scalar>.zero)
-      for k in 0..<vectors.models {
+      for k in 0..<election.models {
         let own = rows.vector(k, v)
         let e = votes ? Scalar.positive(own * sign, own) : own
         (total, best) = Scalar.greater(total, key: best, e, key: Scalar.magnitudes(e, narrow: false))
       }
-      rows.set(vectors.resultRow, v, total)
+      rows.set(election.models, v, total)
     }
   }
 
   /// In how many places there are both signs.
   @inline(never)
-  private func conflicts<Scalar: ArithmeticScalar>(_ rows: Rows<Scalar>, vectors count: Int) -> Double {
+  private func conflicts(_ rows: Rows<Scalar>, vectors count: Int) -> Double {
     var both = SIMD8<Scalar.Count>.zero
     for v in 0..<count {
       var (most, least) = (SIMD8<Scalar>.zero, SIMD8<Scalar>.zero)
-      for k in 0..<vectors.models {
+      for k in 0..<election.models {
         let e = rows.vector(k, v)
         (most, least) = (Scalar.larger(most, e), Scalar.smaller(least, e))
       }
       both &+= Scalar.isBelow(Scalar.smaller(most, 0 - least), SIMD8(repeating: .leastNonzeroMagnitude))
     }
     return Double(8 * count + Int(both.wrappedSum()))
-  }
-
-  /// - Parameters:
-  ///   - lambda: the factor of tau.
-  ///   - addsBase: is x_0 added?
-  ///   - output: `block.count` elements of `outputType`: the inputs' type, or F64 for F32 and F64 inputs.
-  ///   - sums: `sums` values to add to.
-  /// - Returns: 0, or NaN if an input is not finite.
-  @inline(never)
-  public func run(
-    _ block: TaskVectorBlock, lambda: Double, addsBase: Bool, output: UnsafeMutableRawPointer, _ outputType: DType,
-    sums: UnsafeMutablePointer<Double>
-  ) -> Double {
-    let place = MergedOutput(lambda: lambda, addsBase: addsBase, pointer: output)
-    switch (block.inputs.dtype, outputType) {
-    case (.bf16, .bf16): return run(BF16Element.self, BF16Element.self, block, place, sums)
-    case (.f16, .f16): return run(F16Element.self, F16Element.self, block, place, sums)
-    case (.f32, .f32): return run(F32Element.self, F32Element.self, block, place, sums)
-    case (.f32, .f64): return run(F32Element.self, F64Element.self, block, place, sums)
-    case (.f64, .f64): return run(F64Element.self, F64Element.self, block, place, sums)
-    default: preconditionFailure("disjoint merge has no kernel from \(block.inputs.dtype) to \(outputType)")
-    }
-  }
-
-  @inline(__always)
-  private func run<In: KernelElement, Out: KernelElement>(
-    _: In.Type, _: Out.Type, _ block: TaskVectorBlock, _ place: MergedOutput, _ sums: UnsafeMutablePointer<Double>
-  ) -> Double where In.Arithmetic == Out.Arithmetic {
-    vectors.chunks(In.self, block, factors: election.factors, counts: sums) { rows, offset, length, count in
-      sums[vectors.models] += merge(rows, vectors: count)
-      place.store(In.self, Out.self, rows, block, offset: offset, length: length, vectors.resultRow, vectors.poisonRow)
-    }
   }
 }
 
@@ -171,19 +186,20 @@ struct MergedOutput {
   let addsBase: Bool
   let pointer: UnsafeMutableRawPointer
 
+  /// Store a chunk whose tau is in the result row.
   @inline(__always)
-  func store<In: KernelElement, Out: KernelElement>(
-    _: In.Type, _: Out.Type, _ rows: Rows<In.Arithmetic>, _ block: TaskVectorBlock, offset: Int, length: Int, _ result: Int,
-    _ poison: Int
-  ) where In.Arithmetic == Out.Arithmetic {
+  func store<In: KernelElement, Out: KernelElement>(_ chunk: TaskVectorChunk<In>, _: Out.Type)
+  where In.Arithmetic == Out.Arithmetic {
     typealias Scalar = In.Arithmetic
+    let (rows, block, result) = (chunk.rows, chunk.block, chunk.resultRow)
+    if chunk.isPoisoned { chunk.poisonResult() }
     let factor = SIMD8<Scalar>(repeating: Scalar(lambda))
     // What is subtracted: a positive zero leaves x_0 as it is, -0.0 too.
     @inline(__always)
-    func change(_ v: Int) -> SIMD8<Scalar> { (0 - rows.vector(result, v) * factor) + rows.vector(poison, v) }
-    let base = block.inputs.table[0] + (block.from + offset) * In.size
-    let target = pointer + offset * Out.size
-    let whole = length / 16
+    func change(_ v: Int) -> SIMD8<Scalar> { 0 - rows.vector(result, v) * factor }
+    let base = block.inputs.table[0] + (block.from + chunk.offset) * In.size
+    let target = pointer + chunk.offset * Out.size
+    let whole = chunk.length / 16
     if addsBase {
       for tile in 0..<whole {
         let x = In.load(base, tile * 16 * In.size)
@@ -196,9 +212,9 @@ struct MergedOutput {
         Out.store(Lanes(low: 0 - low, high: 0 - high), target, tile * 16 * Out.size)
       }
     }
-    let rest = length - whole * 16
+    let rest = chunk.length - whole * 16
     guard rest > 0 else { return }
-    withPaddedTail(block.inputs, size: In.size, from: block.from + offset + whole * 16, count: rest) { table in
+    withPaddedTail(block.inputs, size: In.size, from: block.from + chunk.offset + whole * 16, count: rest) { table in
       let x = addsBase ? In.load(table[0], 0) : Lanes(low: .zero, high: .zero)
       let (low, high) = (change(2 * whole), change(2 * whole + 1))
       withUnsafeTemporaryAllocation(byteCount: 16 * Out.size, alignment: 64) { padded in

@@ -42,3 +42,51 @@ public final class DropMask: @unchecked Sendable {
     return bits + start / KernelGeometry.chunk * Self.vectors
   }
 }
+
+// MARK: - Masks of a chunk
+
+extension DropMask {
+  /// Mark the elements whose random words are below a limit.
+  /// - Parameters:
+  ///   - bits: of the chunk.
+  ///   - words: in the order of the row's lanes.
+  ///   - vectors: of the row.
+  @inline(never)
+  static func mark(
+    _ bits: UnsafeMutablePointer<SIMD8<Int32>>, words: UnsafeRawPointer, vectors: Int, below limit: UInt32
+  ) {
+    for group in 0..<(vectors + 31) / 32 {
+      var all = SIMD8<Int32>.zero
+      var bit: Int32 = 1
+      for v in 32 * group..<min(32 * group + 32, vectors) {
+        all |= masks(of: words.load(fromByteOffset: 32 * v, as: SIMD8<UInt32>.self), below: limit) & bit
+        bit &<<= 1
+      }
+      bits[group] = all
+    }
+  }
+
+  /// Mark the elements whose bytes are 1, not those whose bytes are 0.
+  @inline(never)
+  static func mark<Element: KernelElement>(
+    _: Element.Type, _ bits: UnsafeMutablePointer<SIMD8<Int32>>, bytes: UnsafeRawPointer, count: Int
+  ) {
+    let tiles = (count + 15) / 16
+    for group in 0..<(tiles + 15) / 16 {
+      var all = SIMD8<Int32>.zero
+      for tile in 16 * group..<min(16 * group + 16, tiles) {
+        var sixteen = SIMD16<UInt8>.zero
+        if count - 16 * tile >= 16 {
+          sixteen = bytes.loadUnaligned(fromByteOffset: 16 * tile, as: SIMD16<UInt8>.self)
+        } else {
+          for i in 0..<count - 16 * tile { sixteen[i] = bytes.load(fromByteOffset: 16 * tile + i, as: UInt8.self) }
+        }
+        let wide = SIMD16<Int32>(truncatingIfNeeded: sixteen)
+        let (low, high) = Element.isPaired ? (wide.evenHalf, wide.oddHalf) : (wide.lowHalf, wide.highHalf)
+        let shift = Int32(truncatingIfNeeded: 2 * (tile - 16 * group))
+        all |= (low &<< shift) | (high &<< (shift &+ 1))
+      }
+      bits[group] = all
+    }
+  }
+}

@@ -48,8 +48,8 @@ public struct ElementScores: Sendable {
     vectors = TaskVectors(filters: [TaskVectorFilter](repeating: TaskVectorFilter(), count: models), narrow: narrow)
   }
 
-  /// Row of the workspace that holds the scores; after the result row, where random words would stand.
-  private var scoreRow: Int { vectors.resultRow + 1 }
+  /// Row of the workspace that holds the scores.
+  private var scoreRow: Int { vectors.models + 1 }
 
   /// Call `body` for each chunk of the block, the scores in their row.
   @inline(__always)
@@ -57,9 +57,9 @@ public struct ElementScores: Sendable {
     _: Element.Type, _ block: TaskVectorBlock,
     _ body: (_ rows: Rows<Double>, _ offset: Int, _ length: Int, _ count: Int) -> Void
   ) -> Double where Element.Arithmetic == Double {
-    vectors.chunks(Element.self, block, raw: true) { rows, offset, length, count in
-      score(rows, start: block.start + offset, length: length, vectors: count)
-      body(rows, offset, length, count)
+    vectors.chunks(Element.self, block, raw: true) { chunk in
+      score(chunk.rows, start: chunk.start, length: chunk.length, vectors: chunk.vectors)
+      body(chunk.rows, chunk.offset, chunk.length, chunk.vectors)
     }
   }
 

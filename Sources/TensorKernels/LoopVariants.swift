@@ -16,7 +16,7 @@ enum Several: FixedCount { static var count: Int? { nil } }
 /// Numbers in a kernel's arithmetic type, for loops that read them as often as data.
 @inline(__always)
 func withScalars<Scalar: ArithmeticScalar, Result>(_ values: [Double], _ body: (UnsafePointer<Scalar>) -> Result) -> Result {
-  withUnsafeTemporaryAllocation(of: Scalar.self, capacity: values.count) { scalars in
+  withUnsafeTemporaryAllocation(of: Scalar.self, capacity: max(1, values.count)) { scalars in
     for (i, value) in values.enumerated() { scalars.initializeElement(at: i, to: Scalar(value)) }
     return body(UnsafePointer(scalars.baseAddress!))
   }

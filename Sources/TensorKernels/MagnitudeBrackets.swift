@@ -81,12 +81,13 @@ extension TaskVectors {
     typealias Scalar = Element.Arithmetic
     let narrow = self.narrow
     return LanePlaces.withChunk { places in
-      chunks(Element.self, block) { rows, offset, length, vectors in
+      chunks(Element.self, block) { chunk in
+        let (rows, length, vectors) = (chunk.rows, chunk.length, chunk.vectors)
         for (place, bracket) in brackets.enumerated() {
           guard let bracket else { continue }
           let k = place % models
           let counters = counts + bracket.offset
-          let own = cells + (place * cellCount + (block.start + offset) / Self.cell) * MagnitudeBracket.slots
+          let own = cells + (place * cellCount + chunk.start / Self.cell) * MagnitudeBracket.slots
           let least = SIMD8<Scalar>(repeating: Scalar.value(pattern: bracket.low, narrow: narrow))
           let most = SIMD8<Scalar>(repeating: Scalar.value(pattern: bracket.high, narrow: narrow))
           // The padding of the last 16 is 0.

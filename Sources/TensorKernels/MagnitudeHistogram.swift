@@ -50,7 +50,8 @@ extension TaskVectors {
   ) -> Double {
     typealias Scalar = Element.Arithmetic
     let narrow = self.narrow
-    return chunks(Element.self, block) { rows, _, length, vectors in
+    return chunks(Element.self, block) { chunk in
+      let (rows, length, vectors) = (chunk.rows, chunk.length, chunk.vectors)
       for (k, level) in levels.enumerated() {
         guard let prefix = level.prefix else { continue }
         let row = rows[k]
@@ -106,10 +107,11 @@ extension TaskVectors {
   private func ties<Element: KernelElement>(
     _: Element.Type, _ block: TaskVectorBlock, _ thresholds: [Double?], _ counts: UnsafeMutablePointer<Int>, _ cells: Int
   ) {
-    _ = chunks(Element.self, block) { rows, offset, length, vectors in
+    _ = chunks(Element.self, block) { chunk in
+      let (rows, length, vectors) = (chunk.rows, chunk.length, chunk.vectors)
       for (k, threshold) in thresholds.enumerated() {
         guard let threshold else { continue }
-        counts[k * cells + (block.start + offset) / Self.cell] += equal(rows, k, threshold, length, vectors)
+        counts[k * cells + chunk.start / Self.cell] += equal(rows, k, threshold, length, vectors)
       }
     }
   }
@@ -153,9 +155,10 @@ extension TaskVectors {
   ) {
     typealias Scalar = Element.Arithmetic
     let narrow = self.narrow
-    _ = chunks(Element.self, block) { rows, offset, length, vectors in
+    _ = chunks(Element.self, block) { chunk in
+      let (rows, length, vectors) = (chunk.rows, chunk.length, chunk.vectors)
       for (k, threshold) in thresholds.enumerated() {
-        guard let threshold, remaining[k] > 0, cells[k] == (block.start + offset) / Self.cell else { continue }
+        guard let threshold, remaining[k] > 0, cells[k] == chunk.start / Self.cell else { continue }
         let equal = equal(rows, k, threshold, length, vectors)
         if equal < remaining[k] {
           remaining[k] -= equal
@@ -166,7 +169,7 @@ extension TaskVectors {
           let position = i & ~15 | Element.position(of: i & 15)
           guard Scalar.pattern(rows[k][position], narrow: narrow) == pattern else { continue }
           remaining[k] -= 1
-          if remaining[k] == 0 { found[k] = block.start + offset + i + 1 }
+          if remaining[k] == 0 { found[k] = chunk.start + i + 1 }
         }
       }
     }

@@ -174,11 +174,12 @@ extension TaskVectors {
   @inline(__always)
   private func take<Element: KernelElement>(_: Element.Type, _ block: TaskVectorBlock, _ sample: MagnitudeSample) -> Double {
     let narrow = self.narrow
-    return chunks(Element.self, block) { rows, offset, length, _ in
+    return chunks(Element.self, block) { chunk in
+      let (rows, length) = (chunk.rows, chunk.length)
       let whole = length & ~15
       for k in 0..<models {
         let row = rows[k]
-        let place = sample.place(k, block.start + offset)
+        let place = sample.place(k, chunk.start)
         // In whichever order the row holds them: a sample has none.
         for i in 0..<whole { place[i] = Element.Arithmetic.pattern(row[i], narrow: narrow) }
         for i in whole..<length {

@@ -34,7 +34,7 @@ public struct RandomStream: Sendable {
   }
 
   /// The words of elements `start` to `start + count`, rounded up to a multiple of 32, into `words`. `start` is a multiple of 4.
-  @inline(__always)
+  @inline(never)
   func fill(_ words: UnsafeMutablePointer<UInt32>, start: Int, count: Int) {
     let place = UnsafeMutableRawPointer(words)
     let blocks = (count + 31) / 32
@@ -61,7 +61,7 @@ public struct RandomStream: Sendable {
   }
 
   /// The same words, those of even elements and those of odd ones in turn, eight each.
-  @inline(__always)
+  @inline(never)
   func fillPaired(_ words: UnsafeMutablePointer<UInt32>, start: Int, count: Int) {
     let place = UnsafeMutableRawPointer(words)
     withUnsafeTemporaryAllocation(of: UInt64.self, capacity: 20) { keys in

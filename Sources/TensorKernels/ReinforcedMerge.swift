@@ -36,7 +36,7 @@ public struct ReinforcedMerge: Sendable {
   private func counts<Element: KernelElement>(
     _: Element.Type, _ block: TaskVectorBlock, _ sums: UnsafeMutablePointer<Double>
   ) -> Double {
-    vectors.chunks(Element.self, block) { rows, _, _, count in add(rows, vectors: count, sums) }
+    vectors.chunks(Element.self, block) { chunk in add(chunk.rows, vectors: chunk.vectors, sums) }
   }
 
   /// The number of active models in each lane.
@@ -50,13 +50,13 @@ public struct ReinforcedMerge: Sendable {
   @inline(__always)
   private func add<Scalar: ArithmeticScalar>(_ rows: Rows<Scalar>, vectors count: Int, _ sums: UnsafeMutablePointer<Double>) {
     let models = vectors.models
-    for v in 0..<count { rows.set(vectors.resultRow, v, active(rows, v)) }
+    for v in 0..<count { rows.set(vectors.models, v, active(rows, v)) }
     for k in 0..<models {
       var (alone, some) = (SIMD8<Scalar>.zero, SIMD8<Scalar>.zero)
       for v in 0..<count {
         let mine = Scalar.above(Scalar.magnitudes(rows.vector(k, v), narrow: false), .zero)
         some += mine
-        alone += mine - mine * Scalar.above(rows.vector(vectors.resultRow, v), SIMD8(repeating: 1))
+        alone += mine - mine * Scalar.above(rows.vector(vectors.models, v), SIMD8(repeating: 1))
       }
       sums[k] += laneSum(alone)
       sums[models + k] += laneSum(some) - laneSum(alone)
@@ -86,10 +86,11 @@ public struct ReinforcedMerge: Sendable {
   ) -> Double where In.Arithmetic == Out.Arithmetic {
     typealias Scalar = In.Arithmetic
     let models = vectors.models
-    return vectors.chunks(In.self, block) { rows, offset, length, count in
+    return vectors.chunks(In.self, block) { chunk in
+      let (rows, count) = (chunk.rows, chunk.vectors)
       add(rows, vectors: count, sums)
       for v in 0..<count {
-        let active = rows.vector(vectors.resultRow, v)
+        let active = rows.vector(vectors.models, v)
         var (sum, scaled) = (SIMD8<Scalar>.zero, SIMD8<Scalar>.zero)
         for k in 0..<models {
           let d = rows.vector(k, v)
@@ -97,9 +98,9 @@ public struct ReinforcedMerge: Sendable {
           scaled.addProduct(d, SIMD8(repeating: Scalar(factors[k])))
         }
         let shared = sum / Scalar.fillingZeros(active, with: 1)
-        rows.set(vectors.resultRow, v, Scalar.chosen(shared, where: active, isAbove: SIMD8(repeating: 1), else: scaled))
+        rows.set(vectors.models, v, Scalar.chosen(shared, where: active, isAbove: SIMD8(repeating: 1), else: scaled))
       }
-      place.store(In.self, Out.self, rows, block, offset: offset, length: length, vectors.resultRow, vectors.poisonRow)
+      place.store(chunk, Out.self)
     }
   }
 }

@@ -92,6 +92,17 @@ struct Rows<Scalar: ArithmeticScalar> {
     }
   }
 
+  /// Sum of a row's magnitudes.
+  @inline(__always)
+  func magnitudes(_ row: Int, vectors: Int) -> Double {
+    var (even, odd) = (SIMD8<Scalar>.zero, SIMD8<Scalar>.zero)
+    for v in stride(from: 0, to: vectors, by: 2) {
+      even += Scalar.magnitudes(vector(row, v), narrow: false)
+      odd += Scalar.magnitudes(vector(row, v + 1), narrow: false)
+    }
+    return laneSum(even) + laneSum(odd)
+  }
+
   /// How many elements of a row are not 0.
   @inline(__always)
   func nonZeros(_ row: Int, vectors: Int) -> Double {

@@ -35,20 +35,19 @@ public struct SelectiveMerge: Sendable {
     _: Element.Type, _ block: TaskVectorBlock, _ sums: UnsafeMutablePointer<Double>
   ) -> Double {
     let pairs = RowPairs(diagonal: scores.vectors.models)
-    return scores.vectors.chunks(Element.self, block, raw: true) { rows, offset, length, count in
-      choose(rows, block, offset, length, count)
-      rows.addProducts(pairs, vectors: count, sums)
+    return scores.vectors.chunks(Element.self, block, raw: true) { chunk in
+      choose(chunk)
+      chunk.rows.addProducts(pairs, vectors: chunk.vectors, sums)
     }
   }
 
   @inline(__always)
-  private func choose<Scalar: ArithmeticScalar>(
-    _ rows: Rows<Scalar>, _ block: TaskVectorBlock, _ offset: Int, _ length: Int, _ count: Int
-  ) {
-    if Scalar.self == Double.self {
-      scores.choose(choice, Rows<Double>(block.workspace), start: block.start + offset, length: length, vectors: count)
+  private func choose<Element: KernelElement>(_ chunk: TaskVectorChunk<Element>) {
+    if Element.Arithmetic.self == Double.self {
+      scores.choose(
+        choice, Rows<Double>(chunk.block.workspace), start: chunk.start, length: chunk.length, vectors: chunk.vectors)
     } else if case .none = choice {
-      for k in 0..<scores.vectors.models { for v in 0..<count { rows.set(k, v, .zero) } }
+      for k in 0..<scores.vectors.models { for v in 0..<chunk.vectors { chunk.rows.set(k, v, .zero) } }
     } else if case .from = choice {
       preconditionFailure("a choice by scores needs F32 or F64 inputs")
     }
@@ -80,8 +79,9 @@ public struct SelectiveMerge: Sendable {
     _ sums: UnsafeMutablePointer<Double>
   ) -> Double where In.Arithmetic == Out.Arithmetic {
     let vectors = scores.vectors
-    return vectors.chunks(In.self, block, raw: true) { rows, offset, length, count in
-      choose(rows, block, offset, length, count)
+    return vectors.chunks(In.self, block, raw: true) { chunk in
+      choose(chunk)
+      let (rows, count) = (chunk.rows, chunk.vectors)
       for k in 0..<vectors.models { sums[k] += rows.nonZeros(k, vectors: count) }
       switch vectors.models {
       case 2: merge(rows, vectors: count, weights, floor, Two.self)
@@ -89,7 +89,7 @@ public struct SelectiveMerge: Sendable {
       case 4: merge(rows, vectors: count, weights, floor, Four.self)
       default: merge(rows, vectors: count, weights, floor, Several.self)
       }
-      place.store(In.self, Out.self, rows, block, offset: offset, length: length, vectors.resultRow, vectors.poisonRow)
+      place.store(chunk, Out.self)
     }
   }
 
@@ -99,7 +99,7 @@ public struct SelectiveMerge: Sendable {
     _ rows: Rows<Scalar>, vectors count: Int, _ weights: [Double], _ floor: Double, _: Models.Type
   ) {
     withScalars(weights) { weights in
-      let (models, result) = (Models.count ?? scores.vectors.models, scores.vectors.resultRow)
+      let (models, result) = (Models.count ?? scores.vectors.models, scores.vectors.models)
       let least = SIMD8<Scalar>(repeating: Scalar(floor))
       for v in 0..<count {
         var vote = SIMD8<Scalar>.zero

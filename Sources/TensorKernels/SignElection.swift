@@ -25,11 +25,27 @@ public struct SignElection: Sendable {
     self.inverseSquares = inverseSquares
   }
 
+  /// Lend the election as the chunks of a block take it.
+  @inline(__always)
+  func withRows<Scalar: ArithmeticScalar, Result>(_: Scalar.Type, _ body: (RowElection<Scalar>) -> Result) -> Result {
+    withScalars(inverseSquares) {
+      body(RowElection(rule: rule, zeroSign: Scalar(zeroSign), models: factors.count, inverseSquares: $0))
+    }
+  }
+}
+
+/// A sign election as the chunks of a block take it: numbers and addresses only, see TaskVectorChunk.
+struct RowElection<Scalar: ArithmeticScalar> {
+  let rule: SignElection.Rule
+  let zeroSign: Scalar
+  let models: Int
+  let inverseSquares: UnsafePointer<Scalar>
+
+  var votes: Bool { if case .none = rule { false } else { true } }
+
   /// The elected signs of a chunk, into row `result`.
   @inline(__always)
-  func elect<Scalar: ArithmeticScalar>(_ rows: Rows<Scalar>, vectors: Int, into result: Int) {
-    let models = factors.count
-    let zeroSign = Scalar(zeroSign)
+  func elect(_ rows: Rows<Scalar>, vectors: Int, into result: Int) {
     // Two vectors at a time, so that the loop over the models is worth its branches.
     switch rule {
     case .none: for v in 0..<vectors { rows.set(result, v, .zero) }
@@ -58,7 +74,7 @@ public struct SignElection: Sendable {
         var (vote, best) = (SIMD8<Scalar>.zero, SIMD8<Scalar>.zero)
         for k in stride(from: models - 1, through: 0, by: -1) {
           let e = rows.vector(k, v)
-          (vote, best) = Scalar.greater(vote, key: best, e, key: e * e * Scalar(inverseSquares[k]))
+          (vote, best) = Scalar.greater(vote, key: best, e, key: e * e * inverseSquares[k])
         }
         rows.set(result, v, Scalar.signs(vote, ofZero: zeroSign))
       }
@@ -67,14 +83,12 @@ public struct SignElection: Sendable {
         var vote = SIMD8<Scalar>.zero
         for k in 0..<models {
           let e = rows.vector(k, v)
-          vote += Scalar.signs(e) * (e * e * Scalar(inverseSquares[k]))
+          vote += Scalar.signs(e) * (e * e * inverseSquares[k])
         }
         rows.set(result, v, Scalar.signs(vote, ofZero: zeroSign))
       }
     }
   }
-
-  var votes: Bool { if case .none = rule { false } else { true } }
 }
 
 extension AgreeingVectors {
@@ -108,17 +122,20 @@ extension AgreeingVectors {
   private func writeSigns<Element: KernelElement>(
     _: Element.Type, _ block: TaskVectorBlock, _ signs: UnsafeMutablePointer<Int8>
   ) -> Double {
-    vectors.chunks(Element.self, block, factors: election.factors) { rows, offset, length, count in
-      election.elect(rows, vectors: count, into: vectors.resultRow)
-      let target = UnsafeMutableRawPointer(signs + offset)
-      for tile in 0..<((length + 15) / 16) {
-        let (low, high) = (rows.vector(vectors.resultRow, 2 * tile), rows.vector(vectors.resultRow, 2 * tile + 1))
-        let bytes = Element.inOrder(Element.Arithmetic.signBytes(low), Element.Arithmetic.signBytes(high))
-        let rest = length - 16 * tile
-        if rest >= 16 {
-          target.storeBytes(of: bytes, toByteOffset: 16 * tile, as: SIMD16<UInt8>.self)
-        } else {
-          withUnsafeBytes(of: bytes) { target.advanced(by: 16 * tile).copyMemory(from: $0.baseAddress!, byteCount: rest) }
+    election.withRows(Element.Arithmetic.self) { election in
+      vectors.chunks(Element.self, block, factors: self.election.factors) { chunk in
+        let (rows, result) = (chunk.rows, chunk.resultRow)
+        election.elect(rows, vectors: chunk.vectors, into: result)
+        let target = UnsafeMutableRawPointer(signs + chunk.offset)
+        for tile in 0..<chunk.vectors / 2 {
+          let (low, high) = (rows.vector(result, 2 * tile), rows.vector(result, 2 * tile + 1))
+          let bytes = Element.inOrder(Element.Arithmetic.signBytes(low), Element.Arithmetic.signBytes(high))
+          let rest = chunk.length - 16 * tile
+          if rest >= 16 {
+            target.storeBytes(of: bytes, toByteOffset: 16 * tile, as: SIMD16<UInt8>.self)
+          } else {
+            withUnsafeBytes(of: bytes) { target.advanced(by: 16 * tile).copyMemory(from: $0.baseAddress!, byteCount: rest) }
+          }
         }
       }
     }
@@ -128,11 +145,13 @@ extension AgreeingVectors {
   private func signs<Element: KernelElement>(
     _: Element.Type, _ block: TaskVectorBlock, _ sum: UnsafeMutablePointer<Double>
   ) -> Double {
-    vectors.chunks(Element.self, block, factors: election.factors) { rows, _, _, count in
-      election.elect(rows, vectors: count, into: vectors.resultRow)
-      var total = SIMD8<Element.Arithmetic>.zero
-      for v in 0..<count { total += rows.vector(vectors.resultRow, v) }
-      sum.pointee += laneSum(total)
+    election.withRows(Element.Arithmetic.self) { election in
+      vectors.chunks(Element.self, block, factors: self.election.factors) { chunk in
+        election.elect(chunk.rows, vectors: chunk.vectors, into: chunk.resultRow)
+        var total = SIMD8<Element.Arithmetic>.zero
+        for v in 0..<chunk.vectors { total += chunk.rows.vector(chunk.resultRow, v) }
+        sum.pointee += laneSum(total)
+      }
     }
   }
 }

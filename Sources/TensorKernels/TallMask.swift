@@ -63,15 +63,17 @@ public struct TallMasks: Sendable {
     _: In.Type, _: Out.Type, _ block: TaskVectorBlock, _ output: Output, _ sums: UnsafeMutablePointer<Double>
   ) -> Double where In.Arithmetic == Out.Arithmetic {
     let vectors = merge.vectors
-    return vectors.chunks(In.self, block, factors: merge.election.factors) { rows, offset, length, count in
-      _ = merge.merge(rows, vectors: count)
-      for k in 0..<vectors.models {
-        rows.fill(k, In.self, block.inputs, k + 1, minus: 0, from: block.from + offset, count: length)
-      }
-      mask(In.self, rows, offset, length, count, output.bits, sums)
-      if let merged = output.merged {
-        MergedOutput(lambda: output.lambda, addsBase: output.addsBase, pointer: merged).store(
-          In.self, Out.self, rows, block, offset: offset, length: length, vectors.resultRow, vectors.poisonRow)
+    return merge.withRows(In.Arithmetic.self) { merge in
+      vectors.chunks(In.self, block, factors: self.merge.election.factors) { chunk in
+        _ = merge.run(chunk)
+        for k in 0..<chunk.models {
+          chunk.rows.fill(k, In.self, block.inputs, k + 1, minus: 0, from: block.from + chunk.offset, count: chunk.length)
+        }
+        mask(chunk, output.bits, sums)
+        if let merged = output.merged {
+          MergedOutput(lambda: output.lambda, addsBase: output.addsBase, pointer: merged).store(
+            chunk, Out.self)
+        }
       }
     }
   }
@@ -79,11 +81,11 @@ public struct TallMasks: Sendable {
   /// Make the masks of a chunk, count them, write their bits, and mask tau.
   @inline(__always)
   private func mask<Element: KernelElement>(
-    _: Element.Type, _ rows: Rows<Element.Arithmetic>, _ offset: Int, _ length: Int, _ count: Int,
-    _ bits: UnsafePointer<UnsafeMutablePointer<UInt8>>?, _ sums: UnsafeMutablePointer<Double>
+    _ chunk: TaskVectorChunk<Element>, _ bits: UnsafePointer<UnsafeMutablePointer<UInt8>>?, _ sums: UnsafeMutablePointer<Double>
   ) {
     typealias Scalar = Element.Arithmetic
-    let (models, tau) = (lambdas.count, merge.vectors.resultRow)
+    let (rows, count) = (chunk.rows, chunk.vectors)
+    let (models, tau) = (chunk.models, chunk.resultRow)
     // Rows 0..<K become masks of ones and zeros.
     for k in 0..<models {
       let lambda = SIMD8<Scalar>(repeating: Scalar(lambdas[k]))
@@ -96,7 +98,7 @@ public struct TallMasks: Sendable {
         rows.set(k, v, mask)
       }
       sums[k] += laneSum(kept)
-      if let bits { write(Element.self, rows, k, length, to: bits[k] + offset / 8) }
+      if let bits { write(Element.self, rows, k, chunk.length, to: bits[k] + chunk.offset / 8) }
     }
     guard let consensus else { return }
     var kept = SIMD8<Scalar>.zero

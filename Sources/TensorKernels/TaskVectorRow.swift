@@ -1,9 +1,11 @@
-// One row of a chunk of task vectors, made in one pass over its input and the base.
+// One row of a chunk of task vectors in one pass over its input and the base: the row itself, or its norms.
 //
 //   d = x_i - x_0;   0 where the mask is 0;   0 where |d| > most, and where |d| < least;   times f
+//   |d|_1 before and after that (f = 1)
 //
 // Shapes, types and NaN rule: TaskVectors.swift. Arithmetic: a difference and a product in the elements' arithmetic type, each
-// rounded once. Traffic: 2 * size bytes read and one row in L1 written per element.
+// rounded once; sums of at most 64 magnitudes per lane in that type, then binary64. Traffic: 2 * size bytes read per element, and one row
+// in L1 written.
 
 struct TaskVectorRow<Element: KernelElement> {
   typealias Scalar = Element.Arithmetic
@@ -14,94 +16,151 @@ struct TaskVectorRow<Element: KernelElement> {
   var least: Scalar = 0
   /// The largest magnitude that stays; only looked at where there is a least one too.
   var most = Scalar.infinity
-  /// Are magnitudes ranked in binary32?
-  var narrow = true
   var factor: Scalar = 1
-  /// Elements that `cuts` has left, after a run.
-  private(set) var kept = 0
 
-  private let inputs: KernelInputs
-  private let model: Int
-  private let from: Int
+  /// Are magnitudes ranked in binary32?
+  private let narrow: Bool
+  // Each a field of its own, not the chunk: a struct that is copied as a whole waits until the row before has been stored.
+  private let base: UnsafeRawPointer
+  private let model: UnsafeRawPointer
+  private let row: UnsafeMutablePointer<SIMD8<Scalar>>
   private let length: Int
-  private let rows: Rows<Scalar>
 
   /// - Parameters:
-  ///   - k: the model, whose row is filled.
-  ///   - offset: where the chunk begins in the block.
-  ///   - length: elements of the chunk; the row is padded with zeros to a multiple of 16.
+  ///   - k: the model, whose row is filled, padded with zeros to a multiple of 16.
+  ///   - narrow: are magnitudes ranked in binary32?
   @inline(__always)
-  init(_ block: TaskVectorBlock, _ offset: Int, _ length: Int, _ rows: Rows<Scalar>, _ k: Int) {
-    (inputs, model, from, self.length, self.rows) = (block.inputs, k, block.from + offset, length, rows)
+  init(_ chunk: TaskVectorChunk<Element>, _ k: Int, narrow: Bool = true) {
+    let offset = (chunk.block.from + chunk.offset) * Element.size
+    (base, model) = (chunk.block.inputs.table[0] + offset, chunk.block.inputs.table[k + 1] + offset)
+    row = UnsafeMutableRawPointer(chunk.rows[k]).assumingMemoryBound(to: SIMD8<Scalar>.self)
+    (length, self.narrow) = (chunk.length, narrow)
   }
 
-  private struct Sums {
+  /// What a filter does to lanes, and what it has met so far.
+  private struct Pass {
     let least: SIMD8<Scalar>
     let most: SIMD8<Scalar>
-    let factor: SIMD8<Scalar>
-    var low = SIMD8<Scalar>.zero
-    var high = SIMD8<Scalar>.zero
+    let narrow: Bool
+    /// The masks of the lanes that come next, the lowest bits first.
+    var bits = SIMD8<Int32>.zero
     var trimmed = SIMD8<Scalar.Count>.zero
     var others = SIMD8<Scalar.Count>.zero
+    // The sums of what comes and, of norms, of what stays.
+    var low = SIMD8<Scalar>.zero
+    var high = SIMD8<Scalar>.zero
+    var keptLow = SIMD8<Scalar>.zero
+    var keptHigh = SIMD8<Scalar>.zero
+
+    @inline(__always)
+    mutating func filter(_ lanes: Lanes<Scalar>, drops: Bool, cuts: Bool, clips: Bool) -> Lanes<Scalar> {
+      var (low, high) = (lanes.low, lanes.high)
+      if drops {
+        low = Scalar.kept(low, mask: (bits &<< 31) &>> 31)
+        high = Scalar.kept(high, mask: (bits &<< 30) &>> 31)
+        bits = bits &>> 2
+      }
+      if cuts {
+        let (rank, other) = (Scalar.magnitudes(low, narrow: narrow), Scalar.magnitudes(high, narrow: narrow))
+        var (first, second) = (Scalar.isBelow(rank, least), Scalar.isBelow(other, least))
+        if clips {
+          first |= Scalar.isBelow(most, rank)
+          second |= Scalar.isBelow(most, other)
+        }
+        (low, high) = (Scalar.cleared(low, where: first), Scalar.cleared(high, where: second))
+        trimmed &+= first
+        others &+= second
+      }
+      return Lanes(low: low, high: high)
+    }
   }
 
   /// Fill the row.
-  /// - Returns: 0, or NaN if a difference is not finite.
+  /// - Returns: `poison`, 0 or NaN if a difference is not finite, and how many elements cuts have left.
   @inline(never)
-  mutating func run<Drops: Choice, Cuts: Choice, Clips: Choice, Scales: Choice>(
+  func run<Drops: Choice, Cuts: Choice, Clips: Choice, Scales: Choice>(
     drops _: Drops.Type, cuts _: Cuts.Type, clips _: Clips.Type, scales _: Scales.Type
-  ) -> Double {
+  ) -> (poison: Double, kept: Int) {
     let choices = (drops: Drops.isYes, cuts: Cuts.isYes, clips: Clips.isYes, scales: Scales.isYes)
-    var sums = Sums(
-      least: SIMD8(repeating: least), most: SIMD8(repeating: most), factor: SIMD8(repeating: factor))
+    var pass = Pass(least: SIMD8(repeating: least), most: SIMD8(repeating: most), narrow: narrow)
+    let factor = SIMD8<Scalar>(repeating: factor)
     let whole = length / 16
-    let (base, model) = (inputs.table[0] + from * Element.size, inputs.table[model + 1] + from * Element.size)
-    var bits = SIMD8<Int32>.zero
     for tile in 0..<whole {
-      if choices.drops, tile % 16 == 0 { bits = mask![tile / 16] }
-      let offset = tile &* (16 &* Element.size)
-      let (x, y) = (Element.load(base, offset), Element.load(model, offset))
-      set(tile, Lanes(low: y.low - x.low, high: y.high - x.high), &sums, &bits, choices)
+      if choices.drops, tile % 16 == 0 { pass.bits = mask![tile / 16] }
+      set(tile, difference(tile &* (16 &* Element.size)), &pass, factor, choices)
     }
-    let rest = length - 16 * whole
-    if rest > 0 {
-      withPaddedTail(inputs, size: Element.size, from: from + 16 * whole, count: rest) { table in
-        let (x, y) = (Element.load(table[0], 0), Element.load(table[self.model + 1], 0))
-        if choices.drops, whole % 16 == 0 { bits = mask![whole / 16] }
-        set(whole, Lanes(low: y.low - x.low, high: y.high - x.high), &sums, &bits, choices)
-      }
+    if length > 16 * whole {
+      if choices.drops, whole % 16 == 0 { pass.bits = mask![whole / 16] }
+      set(whole, tail, &pass, factor, choices)
     }
-    let trimmed = -Int((sums.trimmed &+ sums.others).wrappedSum())
-    kept = 16 * ((length + 15) / 16) - trimmed
-    return laneSum(sums.low + sums.high)
+    return (laneSum(pass.low + pass.high), 16 * ((length + 15) / 16) + Int((pass.trimmed &+ pass.others).wrappedSum()))
   }
 
   @inline(__always)
   private func set(
-    _ tile: Int, _ lanes: Lanes<Scalar>, _ sums: inout Sums, _ bits: inout SIMD8<Int32>,
+    _ tile: Int, _ lanes: Lanes<Scalar>, _ pass: inout Pass, _ factor: SIMD8<Scalar>,
     _ choices: (drops: Bool, cuts: Bool, clips: Bool, scales: Bool)
   ) {
-    var (low, high) = (lanes.low, lanes.high)
-    sums.low.addProduct(low, .zero)
-    sums.high.addProduct(high, .zero)
-    if choices.drops {
-      low = Scalar.kept(low, mask: (bits &<< 31) &>> 31)
-      high = Scalar.kept(high, mask: (bits &<< 30) &>> 31)
-      bits = bits &>> 2
+    pass.low.addProduct(lanes.low, .zero)
+    pass.high.addProduct(lanes.high, .zero)
+    var kept = pass.filter(lanes, drops: choices.drops, cuts: choices.cuts, clips: choices.clips)
+    if choices.scales { kept = Lanes(low: kept.low * factor, high: kept.high * factor) }
+    row[2 &* tile] = kept.low
+    row[2 &* tile &+ 1] = kept.high
+  }
+
+  /// Add the row's magnitudes up, before and after its filter, without filling it.
+  @inline(never)
+  func magnitudes<Drops: Choice, Cuts: Choice>(
+    drops _: Drops.Type, cuts _: Cuts.Type
+  ) -> (poison: Double, all: Double, kept: Double) {
+    let (drops, cuts) = (Drops.isYes, Cuts.isYes)
+    var pass = Pass(least: SIMD8(repeating: least), most: SIMD8(repeating: most), narrow: narrow)
+    let whole = length / 16
+    for tile in 0..<whole {
+      if drops, tile % 16 == 0 { pass.bits = mask![tile / 16] }
+      add(difference(tile &* (16 &* Element.size)), &pass, drops, cuts)
     }
-    if choices.cuts {
-      let (rank, other) = (Scalar.magnitudes(low, narrow: narrow), Scalar.magnitudes(high, narrow: narrow))
-      var (first, second) = (Scalar.isBelow(rank, sums.least), Scalar.isBelow(other, sums.least))
-      if choices.clips {
-        first |= Scalar.isBelow(sums.most, rank)
-        second |= Scalar.isBelow(sums.most, other)
+    if length > 16 * whole {
+      if drops, whole % 16 == 0 { pass.bits = mask![whole / 16] }
+      add(tail, &pass, drops, cuts)
+    }
+    // A difference that is not finite makes its sum so.
+    let poison = laneSum(pass.low * 0 + pass.high * 0)
+    return (poison, laneSum(pass.low) + laneSum(pass.high), laneSum(pass.keptLow) + laneSum(pass.keptHigh))
+  }
+
+  @inline(__always)
+  private func add(_ lanes: Lanes<Scalar>, _ pass: inout Pass, _ drops: Bool, _ cuts: Bool) {
+    let all = Lanes(low: Scalar.magnitudes(lanes.low, narrow: false), high: Scalar.magnitudes(lanes.high, narrow: false))
+    let kept = pass.filter(all, drops: drops, cuts: cuts, clips: cuts)
+    pass.low += all.low
+    pass.high += all.high
+    pass.keptLow += kept.low
+    pass.keptHigh += kept.high
+  }
+
+  // MARK: - Differences
+
+  @inline(__always)
+  private func difference(_ offset: Int) -> Lanes<Scalar> {
+    let (x, y) = (Element.load(base, offset), Element.load(model, offset))
+    return Lanes(low: y.low - x.low, high: y.high - x.high)
+  }
+
+  /// The last differences, which are fewer than 16, padded with zeros.
+  private var tail: Lanes<Scalar> {
+    // Not inlined: what a closure shares with a loop would be written to memory in each of its turns.
+    @inline(never) get {
+      let (done, size) = ((length & ~15) * Element.size, 16 * Element.size)
+      return withUnsafeTemporaryAllocation(byteCount: 2 * size, alignment: 64) { padded in
+        padded.initializeMemory(as: UInt8.self, repeating: 0)
+        let (x, y) = (padded.baseAddress!, padded.baseAddress! + size)
+        x.copyMemory(from: base + done, byteCount: length * Element.size - done)
+        y.copyMemory(from: model + done, byteCount: length * Element.size - done)
+        let (base, other) = (Element.load(x, 0), Element.load(y, 0))
+        return Lanes(low: other.low - base.low, high: other.high - base.high)
       }
-      (low, high) = (Scalar.cleared(low, where: first), Scalar.cleared(high, where: second))
-      sums.trimmed &+= first
-      sums.others &+= second
     }
-    if choices.scales { (low, high) = (low * sums.factor, high * sums.factor) }
-    rows.set(model, 2 &* tile, low)
-    rows.set(model, 2 &* tile &+ 1, high)
   }
 }

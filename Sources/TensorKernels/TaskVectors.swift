@@ -42,11 +42,6 @@ public struct TaskVectors: Sendable {
 
   public var models: Int { filters.count }
 
-  // Rows of the workspace: 0..<K task vectors, K the poison, K + 1 the caller's, then the random words.
-  var poisonRow: Int { models }
-  var resultRow: Int { models + 1 }
-  var wordsRow: Int { models + 2 }
-
   /// Call `body` for each chunk of the block, its task vectors in rows 0..<K, filtered unless `raw`.
   /// - Parameters:
   ///   - factors: what the rows are multiplied by after their filters; nil: nothing.
@@ -55,91 +50,78 @@ public struct TaskVectors: Sendable {
   @inline(__always)
   func chunks<Element: KernelElement>(
     _: Element.Type, _ block: TaskVectorBlock, raw: Bool = false, factors: [Double]? = nil,
-    counts: UnsafeMutablePointer<Double>? = nil,
-    _ body: (_ rows: Rows<Element.Arithmetic>, _ offset: Int, _ length: Int, _ vectors: Int) -> Void
+    counts: UnsafeMutablePointer<Double>? = nil, _ body: (TaskVectorChunk<Element>) -> Void
   ) -> Double {
-    let rows = Rows<Element.Arithmetic>(block.workspace)
-    let passes = raw ? [] : filters.map { FilterPass($0, Element.self) }
-    var poison = 0.0
-    var offset = 0
-    while offset < block.count {
-      let length = min(KernelGeometry.chunk, block.count - offset)
-      let vectors = 2 * ((length + 15) / 16)
-      var own = 0.0
-      for k in 0..<models {
-        if raw {
-          var row = TaskVectorRow<Element>(block, offset, length, rows, k)
-          own += row.run(drops: No.self, cuts: No.self, clips: No.self, scales: No.self)
-        } else {
-          own += filtered(
-            Element.self, block, offset, length, rows, k, passes[k], factors?[k] ?? 1, counts.map { $0 + k })
-        }
+    let models = models
+    return withRowFilters(Element.self, block, raw: raw, factors: factors) { filters in
+      var poison = 0.0
+      for offset in stride(from: 0, to: block.count, by: KernelGeometry.chunk) {
+        var chunk = TaskVectorChunk<Element>(block, offset: offset, models: models)
+        var own = 0.0
+        for k in 0..<models { own += filters[k].fill(chunk, k, counts.map { $0 + k }) }
+        chunk.isPoisoned = own != 0
+        body(chunk)
+        poison += own
       }
-      mark(Element.self, block, offset, length, rows, isPoisoned: own != 0)
-      body(rows, offset, length, vectors)
-      poison += own
-      offset += length
-    }
-    return poison
-  }
-
-  /// Fill a row with its task vector, filtered and multiplied: in one pass, where that is enough.
-  /// - Returns: 0, or NaN if a difference is not finite.
-  @inline(never)
-  private func filtered<Element: KernelElement>(
-    _: Element.Type, _ block: TaskVectorBlock, _ offset: Int, _ length: Int, _ rows: Rows<Element.Arithmetic>, _ k: Int,
-    _ pass: FilterPass?, _ factor: Double, _ count: UnsafeMutablePointer<Double>?
-  ) -> Double {
-    typealias Scalar = Element.Arithmetic
-    let (start, vectors) = (block.start + offset, 2 * ((length + 15) / 16))
-    var row = TaskVectorRow<Element>(block, offset, length, rows, k)
-    // F64 may become 0 in binary32: then what a cut of zeros would leave is not all that is not 0.
-    let zerosAreKnown = !(narrow && Element.self == F64Element.self)
-    guard let (mask, least, most) = pass?.chunk(start, length, Scalar.self, narrow: narrow),
-      zerosAreKnown || most == .infinity
-    else {
-      let poison = row.run(drops: No.self, cuts: No.self, clips: No.self, scales: No.self)
-      filter(Element.self, rows, k, start: start, length: length, vectors: vectors)
-      if factor != 1 { for v in 0..<vectors { rows.set(k, v, rows.vector(k, v) * Scalar(factor)) } }
-      count?.pointee += rows.nonZeros(k, vectors: vectors)
       return poison
     }
-    let countsByCut = count != nil && zerosAreKnown
-    row.mask = mask
-    row.factor = Scalar(factor)
-    row.narrow = narrow
-    row.most = most
-    let smallest = narrow ? Scalar(Float.leastNonzeroMagnitude) : .leastNonzeroMagnitude
-    row.least = max(least, countsByCut || most < .infinity ? smallest : 0)
-    let poison =
-      switch (mask != nil, row.least > 0, most < .infinity) {
-      case (false, false, _): row.run(drops: No.self, cuts: No.self, clips: No.self, scales: Yes.self)
-      case (false, true, false): row.run(drops: No.self, cuts: Yes.self, clips: No.self, scales: Yes.self)
-      case (false, true, true): row.run(drops: No.self, cuts: Yes.self, clips: Yes.self, scales: Yes.self)
-      case (true, false, _): row.run(drops: Yes.self, cuts: No.self, clips: No.self, scales: Yes.self)
-      case (true, true, false): row.run(drops: Yes.self, cuts: Yes.self, clips: No.self, scales: Yes.self)
-      case (true, true, true): row.run(drops: Yes.self, cuts: Yes.self, clips: Yes.self, scales: Yes.self)
-      }
-    if let count {
-      count.pointee += countsByCut && factor != 0 ? Double(row.kept) : rows.nonZeros(k, vectors: vectors)
-    }
-    return poison
   }
 
-  /// Fill the poison row.
+  /// Lend the filters as the chunks of a block take them.
   @inline(__always)
-  private func mark<Element: KernelElement>(
-    _: Element.Type, _ block: TaskVectorBlock, _ offset: Int, _ length: Int, _ rows: Rows<Element.Arithmetic>, isPoisoned: Bool
-  ) {
-    let vectors = 2 * ((length + 15) / 16)
-    for v in 0..<vectors { rows.set(poisonRow, v, .zero) }
-    guard isPoisoned else { return }
-    for k in 0..<models {
-      rows.fill(resultRow, Element.self, block.inputs, k + 1, minus: 0, from: block.from + offset, count: length)
+  func withRowFilters<Element: KernelElement, Result>(
+    _: Element.Type, _ block: TaskVectorBlock, raw: Bool = false, factors: [Double]? = nil,
+    _ body: (UnsafePointer<RowFilter>) -> Result
+  ) -> Result {
+    withUnsafeTemporaryAllocation(of: RowFilter.self, capacity: max(1, models)) { all in
+      for k in 0..<models {
+        all.initializeElement(
+          at: k,
+          to: RowFilter(
+            raw ? nil : filters[k], Element.self, start: block.start, factor: factors?[k] ?? 1, narrow: narrow))
+      }
+      return withExtendedLifetime(filters) { body(UnsafePointer(all.baseAddress!)) }
+    }
+  }
+}
+
+/// At most 1024 elements of a block, whose task vectors stand in rows of its workspace, padded with zeros to a multiple of 16. Numbers and
+/// addresses only: what a worker held by reference, chunk by chunk, the other workers would wait for.
+struct TaskVectorChunk<Element: KernelElement> {
+  let block: TaskVectorBlock
+  /// 0..<K the task vectors, then the result, one for words or scores, and one for bits.
+  let rows: Rows<Element.Arithmetic>
+  let models: Int
+  /// Its first element, counted from the block's.
+  let offset: Int
+  let length: Int
+  /// Vectors of a row.
+  let vectors: Int
+  /// Is a difference not finite?
+  var isPoisoned = false
+
+  @inline(__always)
+  init(_ block: TaskVectorBlock, offset: Int, models: Int) {
+    (self.block, rows, self.models, self.offset) = (block, Rows(block.workspace), models, offset)
+    length = min(KernelGeometry.chunk, block.count - offset)
+    vectors = 2 * ((length + 15) / 16)
+  }
+
+  /// Its first element, counted from the tensor's start.
+  var start: Int { block.start + offset }
+
+  var resultRow: Int { models }
+  var spareRow: Int { models + 1 }
+
+  /// Make NaN what the result row holds where a difference is not finite.
+  @inline(never)
+  func poisonResult() {
+    for k in 1...models {
+      rows.fill(spareRow, Element.self, block.inputs, k, minus: 0, from: block.from + offset, count: length)
       for v in 0..<vectors {
-        var poison = rows.vector(poisonRow, v)
-        poison.addProduct(rows.vector(resultRow, v), .zero)
-        rows.set(poisonRow, v, poison)
+        var poison = rows.vector(resultRow, v)
+        poison.addProduct(rows.vector(spareRow, v), .zero)
+        rows.set(resultRow, v, poison)
       }
     }
   }

@@ -4,13 +4,22 @@ import Testing
 
 // Exact: a difference and a product, each rounded once. Masks are given, not drawn.
 @Suite struct TaskVectorRowTests {
+  private struct Found {
+    var values: [Double] = []
+    var kept = 0
+    var poison = 0.0
+    /// Sums of magnitudes, where the row is not multiplied.
+    var before = 0.0
+    var after = 0.0
+  }
+
   private func run<Element: KernelElement>(
     _: Element.Type, _ inputs: Inputs, _ count: Int, _ kept: [Bool]?, least: Double, factor: Double
-  ) -> (values: [Double], kept: Int, poison: Double) {
+  ) -> Found {
     let workspace = inputs.workspace
-    let rows = Rows<Element.Arithmetic>(workspace.start)
     let block = inputs.block(count: count, workspace: workspace)
-    var row = TaskVectorRow<Element>(block, 0, count, rows, 1)
+    let chunk = TaskVectorChunk<Element>(block, offset: 0, models: 2)
+    var row = TaskVectorRow(chunk, 1, narrow: !inputs.dtype.isWide)
     // Bit b of word l of vector g stands for lane l of vector 32 g + b.
     var bits = [SIMD8<Int32>](repeating: .zero, count: DropMask.vectors)
     for i in 0..<count where kept?[i] == true {
@@ -18,25 +27,41 @@ import Testing
       bits[place / 256][place % 8] |= Int32(truncatingIfNeeded: 1 << UInt32(place / 8 % 32))
     }
     row.most = 2.5
-    (row.least, row.narrow, row.factor) = (Element.Arithmetic(least), !inputs.dtype.isWide, Element.Arithmetic(factor))
-    let poison = bits.withUnsafeBufferPointer { bits in
+    (row.least, row.factor) = (Element.Arithmetic(least), Element.Arithmetic(factor))
+    let (result, sums) = bits.withUnsafeBufferPointer { bits in
       row.mask = bits.baseAddress
       return switch (kept != nil, least > 0) {
-      case (true, true): row.run(drops: Yes.self, cuts: Yes.self, clips: Yes.self, scales: Yes.self)
-      case (true, false): row.run(drops: Yes.self, cuts: No.self, clips: No.self, scales: Yes.self)
-      case (false, true): row.run(drops: No.self, cuts: Yes.self, clips: Yes.self, scales: Yes.self)
-      case (false, false): row.run(drops: No.self, cuts: No.self, clips: No.self, scales: No.self)
+      case (true, true):
+        (
+          row.run(drops: Yes.self, cuts: Yes.self, clips: Yes.self, scales: Yes.self),
+          row.magnitudes(drops: Yes.self, cuts: Yes.self)
+        )
+      case (true, false):
+        (
+          row.run(drops: Yes.self, cuts: No.self, clips: No.self, scales: Yes.self),
+          row.magnitudes(drops: Yes.self, cuts: No.self)
+        )
+      case (false, true):
+        (
+          row.run(drops: No.self, cuts: Yes.self, clips: Yes.self, scales: Yes.self),
+          row.magnitudes(drops: No.self, cuts: Yes.self)
+        )
+      case (false, false):
+        (
+          row.run(drops: No.self, cuts: No.self, clips: No.self, scales: No.self),
+          row.magnitudes(drops: No.self, cuts: No.self)
+        )
       }
     }
     #expect(workspace.isIntact)
-    let values = (0..<16 * ((count + 15) / 16)).map { Double(rows[1][$0 & ~15 | Element.position(of: $0 & 15)]) }
+    let values = (0..<16 * ((count + 15) / 16)).map { Double(chunk.rows[1][$0 & ~15 | Element.position(of: $0 & 15)]) }
     #expect(values[count...].allSatisfy { $0 == 0 }, "padding")
-    return (Array(values[..<count]), row.kept, poison)
+    #expect(sums.poison.isNaN == result.poison.isNaN)
+    return Found(
+      values: Array(values[..<count]), kept: result.kept, poison: result.poison, before: sums.all, after: sums.kept)
   }
 
-  private func run(
-    _ inputs: Inputs, _ count: Int, _ kept: [Bool]?, least: Double, factor: Double
-  ) -> (values: [Double], kept: Int, poison: Double) {
+  private func run(_ inputs: Inputs, _ count: Int, _ kept: [Bool]?, least: Double, factor: Double) -> Found {
     switch inputs.dtype {
     case .bf16: run(BF16Element.self, inputs, count, kept, least: least, factor: factor)
     case .f16: run(F16Element.self, inputs, count, kept, least: least, factor: factor)
@@ -60,6 +85,8 @@ import Testing
         #expect(difference(found.values, left.map { inputs.rounded($0 * factor) }) == nil, "\(count) of \(dtype)")
         if least > 0 { #expect(found.kept == left.filter { $0 != 0 }.count, "\(count) of \(dtype)") }
         #expect(found.poison == 0)
+        // Sums of quarters are exact.
+        #expect(found.before == d.reduce(0) { $0 + $1.magnitude } && found.after == left.reduce(0) { $0 + $1.magnitude })
       }
     }
   }

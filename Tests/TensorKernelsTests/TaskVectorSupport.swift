@@ -67,8 +67,9 @@ func rows(
   let block = inputs.block(from: from, count: count, start: start, workspace: workspace)
   var result = [[Double]](repeating: [], count: vectors.models)
   func collect<Element: KernelElement>(_: Element.Type) -> Double {
-    vectors.chunks(Element.self, block, raw: raw) { rows, offset, length, vectors in
-      #expect(vectors == 2 * ((length + 15) / 16) && offset % KernelGeometry.chunk == 0)
+    vectors.chunks(Element.self, block, raw: raw) { chunk in
+      let (rows, length, vectors) = (chunk.rows, chunk.length, chunk.vectors)
+      #expect(vectors == 2 * ((length + 15) / 16) && chunk.offset % KernelGeometry.chunk == 0)
       for k in result.indices {
         for i in 0..<8 * vectors {
           let value = Double(rows[k][i & ~15 | Element.position(of: i & 15)])
