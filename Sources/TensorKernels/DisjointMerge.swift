@@ -56,9 +56,17 @@ public struct DisjointMerge: Sendable {
     _: In.Type, _: Out.Type, _ block: TaskVectorBlock, _ place: MergedOutput, _ sums: UnsafeMutablePointer<Double>
   ) -> Double where In.Arithmetic == Out.Arithmetic {
     withRows(In.Arithmetic.self) { merge in
-      vectors.chunks(In.self, block, factors: election.factors, counts: sums) { chunk in
-        sums[chunk.models] += merge.run(chunk)
-        place.store(chunk, Out.self)
+      vectors.withRowFilters(In.self, block, factors: election.factors) { filters in
+        let onePass = OnePassMerge(merge, place, In.self, Out.self)
+        var poison = 0.0
+        for offset in stride(from: 0, to: block.count, by: KernelGeometry.chunk) {
+          var chunk = TaskVectorChunk<In>(block, offset: offset, models: merge.election.models)
+          if let onePass, onePass.run(chunk, filters, sums) { continue }
+          poison += chunk.fill(filters, sums)
+          sums[chunk.models] += merge.run(chunk)
+          place.store(chunk, Out.self)
+        }
+        return poison
       }
     }
   }

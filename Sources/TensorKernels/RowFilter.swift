@@ -75,7 +75,7 @@ struct RowFilter {
     let countsByCut = count != nil && zerosAreKnown
     let smallest = narrow ? Scalar(Float.leastNonzeroMagnitude) : .leastNonzeroMagnitude
     var row = TaskVectorRow(chunk, k, narrow: narrow)
-    row.mask = bits(chunk)
+    row.mask = bits(chunk, k)
     row.least = max(least(before: chunk.start + chunk.length), countsByCut || most < .infinity ? smallest : 0)
     row.most = most
     row.factor = Scalar(factor)
@@ -109,7 +109,7 @@ struct RowFilter {
       return poison
     }
     var row = TaskVectorRow(chunk, k, narrow: narrow)
-    row.mask = bits(chunk)
+    row.mask = bits(chunk, k)
     row.least = least(before: chunk.start + chunk.length)
     row.most = most
     let sums =
@@ -121,6 +121,22 @@ struct RowFilter {
     all.pointee += sums.all
     kept.pointee += sums.kept
     return sums.poison
+  }
+
+  /// Say what stays in a chunk; false: no mask and limits say it, or the row is multiplied by 0.
+  @inline(__always)
+  func set<Element: KernelElement>(
+    _ limits: UnsafeMutablePointer<RowLimits<Element.Arithmetic>>, _ chunk: TaskVectorChunk<Element>, _ k: Int
+  ) -> Bool {
+    typealias Scalar = Element.Arithmetic
+    guard isOnePass(chunk), factor != 0, narrow, let most: Scalar = most(before: chunk.start + chunk.length) else {
+      return false
+    }
+    limits.pointee.mask = bits(chunk, k)
+    limits.pointee.least = max(least(before: chunk.start + chunk.length), Scalar(Float.leastNonzeroMagnitude))
+    limits.pointee.most = most
+    limits.pointee.factor = Scalar(factor)
+    return true
   }
 
   /// Does a chunk need no more than a mask and limits that hold for all of it?
@@ -150,17 +166,17 @@ struct RowFilter {
 
   /// The chunk's mask, made where it is not known; nil: nothing is dropped, or not by a mask.
   @inline(__always)
-  private func bits<Element: KernelElement>(_ chunk: TaskVectorChunk<Element>) -> UnsafePointer<SIMD8<Int32>>? {
+  private func bits<Element: KernelElement>(_ chunk: TaskVectorChunk<Element>, _ k: Int) -> UnsafePointer<SIMD8<Int32>>? {
     let place = chunk.offset / KernelGeometry.chunk * DropMask.vectors
     switch drop {
     case .none, .ranked: return nil
     case .known(let first): return first + place
     case .bernoulli(let stream, let limit, let wanted):
-      let bits = wanted.map { $0 + place } ?? spareBits(chunk)
+      let bits = wanted.map { $0 + place } ?? spareBits(chunk, k)
       mark(chunk, stream, limit, bits)
       return UnsafePointer(bits)
     case .masked(let mask):
-      let bits = spareBits(chunk)
+      let bits = spareBits(chunk, k)
       let bytes = UnsafeRawPointer(mask.bytes + (chunk.start - mask.start))
       DropMask.mark(Element.self, bits, bytes: bytes, count: chunk.length)
       return UnsafePointer(bits)
@@ -168,8 +184,12 @@ struct RowFilter {
   }
 
   @inline(__always)
-  private func spareBits<Element: KernelElement>(_ chunk: TaskVectorChunk<Element>) -> UnsafeMutablePointer<SIMD8<Int32>> {
-    UnsafeMutableRawPointer(chunk.rows[chunk.spareRow + 1]).assumingMemoryBound(to: SIMD8<Int32>.self)
+  private func spareBits<Element: KernelElement>(
+    _ chunk: TaskVectorChunk<Element>, _ k: Int
+  ) -> UnsafeMutablePointer<SIMD8<Int32>> {
+    // Of as many models as a row has room for, more than are merged in one pass; those of the others are used up at once.
+    let place = k % (KernelGeometry.chunk * MemoryLayout<Element.Arithmetic>.size / 32 / DropMask.vectors) * DropMask.vectors
+    return UnsafeMutableRawPointer(chunk.rows[chunk.spareRow + 1]).assumingMemoryBound(to: SIMD8<Int32>.self) + place
   }
 
   /// Mark what the random words keep.
@@ -211,7 +231,7 @@ struct RowFilter {
     typealias Scalar = Element.Arithmetic
     let (rows, vectors) = (chunk.rows, chunk.vectors)
     if case .ranked(let stream, let keep) = drop { drop(chunk, k, stream, keep) }
-    if let bits = bits(chunk) {
+    if let bits = bits(chunk, k) {
       for v in 0..<vectors {
         rows.set(k, v, Scalar.kept(rows.vector(k, v), mask: (bits[v / 32] &<< Int32(31 - v % 32)) &>> 31))
       }

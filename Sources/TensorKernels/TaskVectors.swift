@@ -57,11 +57,8 @@ public struct TaskVectors: Sendable {
       var poison = 0.0
       for offset in stride(from: 0, to: block.count, by: KernelGeometry.chunk) {
         var chunk = TaskVectorChunk<Element>(block, offset: offset, models: models)
-        var own = 0.0
-        for k in 0..<models { own += filters[k].fill(chunk, k, counts.map { $0 + k }) }
-        chunk.isPoisoned = own != 0
+        poison += chunk.fill(filters, counts)
         body(chunk)
-        poison += own
       }
       return poison
     }
@@ -112,6 +109,16 @@ struct TaskVectorChunk<Element: KernelElement> {
 
   var resultRow: Int { models }
   var spareRow: Int { models + 1 }
+
+  /// Fill the rows of the task vectors.
+  /// - Returns: 0, or NaN if a difference is not finite.
+  @inline(__always)
+  mutating func fill(_ filters: UnsafePointer<RowFilter>, _ counts: UnsafeMutablePointer<Double>?) -> Double {
+    var poison = 0.0
+    for k in 0..<models { poison += filters[k].fill(self, k, counts.map { $0 + k }) }
+    isPoisoned = poison != 0
+    return poison
+  }
 
   /// Make NaN what the result row holds where a difference is not finite.
   @inline(never)
