@@ -24,6 +24,8 @@ public final class Checkpoint: @unchecked Sendable {
 
   public var isFolder: Bool { folder != nil }
 
+  /// Position of the first tensor that has a quantiser's name; nil: none has.
+  let quantized: Int?
   /// What names beside the tensors' own stand for.
   private let aliases: [String: Int]
   private let openFiles: OpenFiles
@@ -51,6 +53,7 @@ public final class Checkpoint: @unchecked Sendable {
     files = found.paths
     folder = found.folder
     (tensors, metadata, totalBytes) = (contents.tensors, contents.metadata, contents.totalBytes)
+    quantized = contents.quantized
     aliases = [:]
     self.openFiles = openFiles
   }
@@ -68,7 +71,7 @@ public final class Checkpoint: @unchecked Sendable {
     files = model.files + other.files
     folder = model.folder
     metadata = model.metadata
-    aliases = model.aliases
+    (aliases, quantized) = (model.aliases, model.quantized)
     tensors = model.tensors.map { record in
       guard let new = replacements[record.name] else { return record }
       return TensorRecord(
@@ -93,6 +96,7 @@ public final class Checkpoint: @unchecked Sendable {
     tensors = other.tensors
     metadata = other.metadata
     totalBytes = other.totalBytes
+    quantized = other.quantized
     aliases = other.aliases.merging([name: other.index(of: stored)!]) { own, _ in own }
     openFiles = other.openFiles
   }
@@ -101,12 +105,7 @@ public final class Checkpoint: @unchecked Sendable {
   /// - Parameter guess: where it is looked for first; in models of one architecture a name has the same position.
   public func index(of name: String, near guess: Int = -1) -> Int? {
     if tensors.indices.contains(guess), tensors[guess].name == name { return guess }
-    var (low, high) = (0, tensors.count)
-    while low < high {
-      let middle = (low + high) / 2
-      if precedes(tensors[middle].name, name) { low = middle + 1 } else { high = middle }
-    }
-    if low < tensors.count, tensors[low].name == name { return low }
+    if let position = TensorRecord.position(of: name, in: tensors) { return position }
     if let alias = aliases[name] { return alias }
     // The same text in another spelling of Unicode lies elsewhere.
     return name.utf8.allSatisfy { $0 < 0x80 } ? nil : tensors.firstIndex { $0.name == name }

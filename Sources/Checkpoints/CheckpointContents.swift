@@ -9,6 +9,8 @@ struct CheckpointContents: Sendable {
   let metadata: [(key: String, value: String)]
   /// Of all tensors.
   let totalBytes: Int
+  /// Position of the first tensor that has a quantiser's name; nil: none has.
+  let quantized: Int?
 
   /// - Parameters:
   ///   - headers: of each file the text before its data; nil for one of PyTorch's.
@@ -41,6 +43,7 @@ struct CheckpointContents: Sendable {
     }
     if let index = found.index { try Self.check(records, against: index, found.paths) }
     (tensors, self.metadata, self.totalBytes) = (records, metadata, totalBytes)
+    quantized = Quantization.first(in: records)
   }
 
   private static func twice(_ first: TensorRecord, _ second: TensorRecord, _ paths: [String]) -> Failure {

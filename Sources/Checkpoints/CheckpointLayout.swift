@@ -50,11 +50,12 @@ public struct CheckpointLayout: Sendable, Equatable {
   ///   - tensors: shapes are row-major; the order decides which tensors share a shard.
   ///   - shardSize: bytes of tensors per file; a tensor that is larger gets a file of its own.
   ///   - metadata: for `__metadata__` of every file, after `format`, which is "pt" unless given.
+  ///   - workers: make headers side by side.
   /// - Throws: `.argument` for names or keys given twice, or a shard size below 1; `.shape` for a size that cannot be; `.format`
   ///   when a header would be longer than readers accept.
   public init(
     tensors: [(name: String, dtype: DType, shape: [Int])], shardSize: Int = defaultShardSize, naming: Naming = .folder,
-    metadata: [(key: String, value: String)] = []
+    metadata: [(key: String, value: String)] = [], workers: Int = 1
   ) throws(Failure) {
     guard shardSize > 0 else { throw Failure(.argument, "a shard size of \(shardSize) bytes is not possible; give 1 or more") }
     try CheckpointLayout.checkNames(tensors.map(\.name))
@@ -73,15 +74,17 @@ public struct CheckpointLayout: Sendable, Equatable {
 
     var shards = [Array(slots.indices)]
     if naming == .folder { shards = CheckpointLayout.shards(slots.map(\.byteCount), limit: shardSize) }
-    var files: [FileLayout] = []
-    for (number, shard) in shards.enumerated() {
-      let name: String
-      switch naming {
-      case .file(let given): name = given
-      case .folder: name = CheckpointLayout.name(number, of: shards.count)
+    let headers = WorkerPool.map(shards.count, workers: workers) { [slots] number in
+      Result { () throws(Failure) in
+        var name = CheckpointLayout.name(number, of: shards.count)
+        if case .file(let given) = naming { name = given }
+        let inFile = CheckpointLayout.ordered(shards[number], slots)
+        return (name, inFile, try CheckpointLayout.header(inFile.map { slots[$0] }, metadata: metadata, file: name))
       }
-      let inFile = CheckpointLayout.ordered(shard, slots)
-      let header = try CheckpointLayout.header(inFile.map { slots[$0] }, metadata: metadata, file: name)
+    }
+    var files: [FileLayout] = []
+    for (number, made) in headers.enumerated() {
+      let (name, inFile, header) = try made.get()
       var offset = header.count
       for position in inFile {
         slots[position].file = number

@@ -14,11 +14,9 @@ public enum Quantization {
         if let failure = failure(config: config, path: path) { return failure }
       }
     }
-    for record in checkpoint.tensors where isQuantized(record.name, beside: { checkpoint.tensor(named: $0) != nil }) {
-      return Failure(
-        .quantized, "tensor \(quoted(record.name)) of \(checkpoint.files[record.file]) belongs to a quantised model; \(remedy)")
-    }
-    return nil
+    guard let record = checkpoint.quantized.map({ checkpoint.tensors[$0] }) else { return nil }
+    return Failure(
+      .quantized, "tensor \(quoted(record.name)) of \(checkpoint.files[record.file]) belongs to a quantised model; \(remedy)")
   }
 
   /// What a config says: a `quantization_config` anywhere in it that is not null or empty.
@@ -37,6 +35,13 @@ public enum Quantization {
       if let nested = quantizationConfig(in: member.value) { return nested }
     }
     return nil
+  }
+
+  /// Position of the first record that has such a name, among all of a checkpoint in the order of their names.
+  static func first(in records: [TensorRecord]) -> Int? {
+    records.firstIndex { record in
+      isQuantized(record.name) { TensorRecord.position(of: $0, in: records) != nil }
+    }
   }
 
   /// Names that quantisers give: block-scaled FP8, compressed-tensors, GPTQ and AWQ, bitsandbytes.

@@ -16,6 +16,16 @@ public struct TensorRecord: Sendable, Equatable {
   public let count: Int
   /// `count * dtype.size`.
   public let byteCount: Int
+
+  /// Where the record of that name, spelled the same, stands among records in the order of their names.
+  static func position(of name: String, in records: [TensorRecord]) -> Int? {
+    var (low, high) = (0, records.count)
+    while low < high {
+      let middle = (low + high) / 2
+      if precedes(records[middle].name, name) { low = middle + 1 } else { high = middle }
+    }
+    return low < records.count && records[low].name == name ? low : nil
+  }
 }
 
 /// The header of a safetensors file, read and proved: its tensors tile the data without overlap or hole, up to the last byte.

@@ -13,21 +13,33 @@ extension JSON {
     return writer.text
   }
 
-  /// The text of an object with a long array, of which one element at a time is in memory.
+  /// The text of an object whose last member is a long array, of which one element at a time and worker is in memory.
   /// - Parameters:
-  ///   - members: of the object; the value of `key` is replaced.
-  ///   - key: the array's.
+  ///   - members: of the object; the value of the last one is replaced.
+  ///   - workers: make parts of the text side by side; it is the same for any number.
   ///   - element: of the array, by its number.
   public static func text(
-    _ members: [Member], indent: Int = 2, key: String, count: Int, element: (Int) -> JSON
+    _ members: [Member], indent: Int = 2, count: Int, workers: Int, element: @escaping (Int) -> JSON
   ) -> String {
-    var writer = Writer(indent: max(indent, 0))
-    writer.writeList(members.count, ("{", "}"), level: 0) { writer, index in
-      writer.writeKey(members[index].key)
-      guard members[index].key == key else { return writer.write(members[index].value, level: 1) }
-      writer.writeList(count, ("[", "]"), level: 1) { writer, index in writer.write(element(index), level: 2) }
+    let indent = max(indent, 0)
+    var head = Writer(indent: indent)
+    var tail = Writer(indent: indent)
+    head.writeBegin(members, level: 0)
+    tail.writeEnd(count, level: 1)
+    let part = max(512, (count + 2 * workers - 1) / max(1, 2 * workers))
+    let parts = WorkerPool.map((count + part - 1) / part, workers: workers) { number in
+      var writer = Writer(indent: indent)
+      for index in number * part..<min((number + 1) * part, count) {
+        writer.writeItem(index, level: 1) { $0.write(element(index), level: 2) }
+      }
+      return writer.bytes
     }
-    return writer.text
+    let pieces = [head.bytes] + parts + [tail.bytes]
+    return String(unsafeUninitializedCapacity: pieces.reduce(0) { $0 + $1.count }) { place in
+      var end = 0
+      for piece in pieces { end = place[end...].initialize(fromContentsOf: piece) }
+      return end
+    }
   }
 }
 
@@ -65,13 +77,36 @@ private struct Writer {
     _ count: Int, _ marks: (Unicode.Scalar, Unicode.Scalar), level: Int, _ item: (inout Writer, Int) -> Void
   ) {
     append(UInt8(ascii: marks.0))
-    for index in 0..<count {
-      if index > 0 { append(UInt8(ascii: ",")) }
-      breakLine(level: level + 1)
-      item(&self, index)
-    }
+    for index in 0..<count { writeItem(index, level: level) { item(&$0, index) } }
     if count > 0 { breakLine(level: level) }
     append(UInt8(ascii: marks.1))
+  }
+
+  @inline(__always)
+  mutating func writeItem(_ index: Int, level: Int, _ item: (inout Writer) -> Void) {
+    if index > 0 { append(UInt8(ascii: ",")) }
+    breakLine(level: level + 1)
+    item(&self)
+  }
+
+  /// An object up to the bracket that opens the array of its last member.
+  mutating func writeBegin(_ members: [JSON.Member], level: Int) {
+    append(UInt8(ascii: "{"))
+    for index in members.indices {
+      writeItem(index, level: level) { writer in
+        writer.writeKey(members[index].key)
+        if index < members.count - 1 { writer.write(members[index].value, level: level + 1) }
+      }
+    }
+    append(UInt8(ascii: "["))
+  }
+
+  /// What closes such an array of `count` elements, and its object.
+  mutating func writeEnd(_ count: Int, level: Int) {
+    if count > 0 { breakLine(level: level) }
+    append(UInt8(ascii: "]"))
+    breakLine(level: level - 1)
+    append(UInt8(ascii: "}"))
   }
 
   private mutating func breakLine(level: Int) {

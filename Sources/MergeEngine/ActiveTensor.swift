@@ -42,7 +42,7 @@ final class ActiveTensor {
   init(index: Int, task: TensorTask) throws(Failure) {
     self.index = index
     self.task = task
-    claimBytes = task.inputs.allSatisfy(\.isMemory) ? 1 << 19 : 4 << 20
+    claimBytes = task.places.allSatisfy(\.isMemory) ? 1 << 19 : 4 << 20
     step = .copy(input: 0, Decision())
     partition = Partition(count: task.context.count, granule: 1)
     kernelType = task.outputType
@@ -65,7 +65,7 @@ final class ActiveTensor {
     partition = Partition(count: task.context.count, granule: 1)
     if case .sweep(let sweep) = next {
       partition = Partition(count: task.context.count, granule: sweep.granule, ranges: sweep.ranges)
-      kernelType = KernelInputs.commonType(task.inputs.map(\.dtype), output: task.outputType)
+      kernelType = KernelInputs.commonType(task.inputTypes, output: task.outputType)
       if sweep.wide || isWide, kernelType.size == 2 { kernelType = .f32 }
     }
     guard case .sweep(let sweep) = next, sweep.sums > 0 else { return }

@@ -34,9 +34,9 @@ final class BlockBuffers {
         return bytes
       }
       for index in inputs {
-        let input = task.inputs[index]
-        reads.append(input.isMemory ? nil : take(count * input.dtype.size))
-        conversions.append(kernelType == nil || kernelType == input.dtype ? nil : take(count * kernelType!.size))
+        let type = task.inputTypes[index]
+        reads.append(task.places[index].isMemory ? nil : take(count * type.size))
+        conversions.append(kernelType == nil || kernelType == type ? nil : take(count * kernelType!.size))
       }
       results = take(count * 8)
       workspace = take(KernelGeometry.workspaceBytes(rows: inputs.count))
@@ -45,10 +45,10 @@ final class BlockBuffers {
 
   /// Bytes that a block costs per element, those of its ResultWriter included, and once.
   static func cost(_ task: TensorTask) -> (perElement: Int, fixed: Int) {
-    let converted = task.inputs.contains { $0.dtype == .f64 } ? 8 : 4
+    let converted = task.inputTypes.contains(.f64) ? 8 : 4
     var perElement = 16
-    for input in task.inputs { perElement += input.dtype.size + (input.dtype.size < 8 ? converted : 0) }
-    return (perElement, KernelGeometry.workspaceBytes(rows: task.inputs.count) + 64 * (2 * task.inputs.count + 3))
+    for type in task.inputTypes { perElement += type.size + (type.size < 8 ? converted : 0) }
+    return (perElement, KernelGeometry.workspaceBytes(rows: task.inputTypes.count) + 64 * (2 * task.inputTypes.count + 3))
   }
 
   /// The arena, at least as large as `layout` needs.

@@ -322,7 +322,7 @@ public final class Executor: @unchecked Sendable {
       decision.warnings.append(
         "\(tensor.overflowed) finite results do not fit in \(tensor.task.outputType.name) and became infinite or NaN")
     }
-    for input in tensor.task.inputs { input.release() }
+    tensor.task.release()
     return TensorResult(decision: decision, copied: copied, seconds: Machine.seconds() - tensor.started)
   }
 
@@ -347,7 +347,7 @@ public final class Executor: @unchecked Sendable {
 
   /// Park a tensor until all of its group have come as far.
   private func pool(_ tensor: ActiveTensor, _ group: Int, _ sums: [Double]) throws(Failure) {
-    for input in tensor.task.inputs { input.release() }
+    tensor.task.release()
     monitor.locked {
       active.removeAll { $0 === tensor }
       tensor.releaseWindows()

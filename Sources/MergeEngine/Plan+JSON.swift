@@ -12,12 +12,12 @@ extension Plan {
         .init(key: "expected_seconds", value: expectedSeconds.map { .double($0) } ?? .null),
         .init(key: "rate", value: rate.map { .double($0) } ?? .null),
         .init(key: "free_disk", value: outputPath.flatMap { FileSystem.freeBytes(near: $0) }.map { .int($0) } ?? .null),
-        .init(key: "warnings", value: .array(warnings.map { .string($0) })),
-      ], key: "tensors", count: tensors.count
+        .init(key: "warnings", value: .array(warnings.map { .string($0) })), .init(key: "tensors", value: []),
+      ], count: tensors.count, workers: threads
     ) { describe($0) }
   }
 
-  /// What does not depend on the machine; "tensors" is left empty.
+  /// What does not depend on the machine, but for the tensors.
   private var decisions: [JSON.Member] {
     var members: [JSON.Member] = [
       .init(key: "method", value: .string(recipe.schema.name)),
@@ -61,7 +61,6 @@ extension Plan {
       .init(
         key: "config_changes",
         value: .array(configChanges.map { ["path": .array($0.path.map { .string($0) }), "value": $0.value] })))
-    members.append(.init(key: "tensors", value: []))
     return members
   }
 
@@ -148,7 +147,7 @@ extension Plan {
       }
     }
     if let vocabulary = recipe.vocabulary { members.append(.init(key: "rows", value: vocabulary.json)) }
-    members.append(.init(key: "stamps", value: .array(stamps)))
-    return Self.digest(JSON.text(members, indent: 0, key: "tensors", count: tensors.count) { describe($0) })
+    members += [.init(key: "stamps", value: .array(stamps)), .init(key: "tensors", value: [])]
+    return Self.digest(JSON.text(members, indent: 0, count: tensors.count, workers: threads) { describe($0) })
   }
 }

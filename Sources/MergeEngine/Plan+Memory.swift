@@ -85,7 +85,7 @@ extension Plan {
   }
 
   /// One tensor of each kind: those of one kind have the same shape, types, inputs and parameters, and need as much.
-  private var kinds: [Int] {
+  static func kinds(_ inputs: [Input], _ tensors: [Tensor]) -> [Int] {
     var seen: Set<[Int]> = []
     let isPlain = inputs.allSatisfy { $0.adapter == nil && !$0.isTaskVector }
     return tensors.indices.filter { index in

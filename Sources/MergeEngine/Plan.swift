@@ -33,8 +33,8 @@ public struct Plan {
   static let contentKey = "stockpot.content"
   static let taskVector = "task_vector"
 
-  /// What is made of one tensor.
-  struct Tensor {
+  /// What is made of one tensor: an object, so that looking at one of thousands does not copy what it lists.
+  final class Tensor {
     enum Action {
       /// By the method, with the parameters of this number in `settings`.
       case merge(Int)
@@ -43,7 +43,7 @@ public struct Plan {
     }
 
     let name: String
-    var shape: [Int]
+    let shape: [Int]
     let dtype: DType
     let action: Action
     /// Indices of inputs, the base first if the method uses it; one for a copy.
@@ -55,11 +55,28 @@ public struct Plan {
     /// Is the first input the base of the method?
     let hasBase: Bool
     /// Columns to which the inputs' rows are cropped; nil: none.
-    var croppedColumns: Int?
+    let croppedColumns: Int?
     let group: Int?
-    var warnings: [String] = []
+    let warnings: [String]
     /// Where the rows come from, for each of the inputs; nil: they are as they are stored.
-    var rowMaps: [RowMap]?
+    let rowMaps: [RowMap]?
+
+    init(
+      name: String, shape: [Int], dtype: DType, action: Action, inputs: [Int], indices: [Int], stored: [String]?, hasBase: Bool,
+      croppedColumns: Int? = nil, group: Int?, warnings: [String] = [], rowMaps: [RowMap]? = nil
+    ) {
+      (self.name, self.shape, self.dtype, self.action) = (name, shape, dtype, action)
+      (self.inputs, self.indices, self.stored, self.hasBase) = (inputs, indices, stored, hasBase)
+      (self.croppedColumns, self.group, self.warnings, self.rowMaps) = (croppedColumns, group, warnings, rowMaps)
+    }
+
+    /// The same with other rows.
+    init(_ other: Tensor, shape: [Int], rowMaps: [RowMap]) {
+      (name, dtype, action) = (other.name, other.dtype, other.action)
+      (inputs, indices, stored, hasBase) = (other.inputs, other.indices, other.stored, other.hasBase)
+      (croppedColumns, group, warnings) = (other.croppedColumns, other.group, other.warnings)
+      (self.shape, self.rowMaps) = (shape, rowMaps)
+    }
 
     /// Positions in `inputs` of the models.
     var models: Range<Int> { (hasBase ? 1 : 0)..<inputs.count }
@@ -81,7 +98,9 @@ public struct Plan {
   let donor: Int
   let sideFiles: SideFiles
   let tokenizerFiles: TokenizerFiles
-  private(set) var tensors: [Tensor]
+  let tensors: [Tensor]
+  /// One of each kind of them: see `kinds(_:_:)`.
+  let kinds: [Int]
   let settings: PlannedSettings
   let vocabulary: PlannedVocabulary?
   /// The stacks of layers that the output has.
@@ -128,6 +147,7 @@ public struct Plan {
 
     var planner = try TensorPlanner(recipe, opened)
     tensors = try planner.plan()
+    kinds = Self.kinds(inputs, tensors)
     settings = planner.settings
     vocabulary = planner.vocabulary
     stacks = planner.stacks
@@ -146,7 +166,8 @@ public struct Plan {
     if makesTaskVector { metadata.append((Self.contentKey, Self.taskVector)) }
     let shardSize = options.shardSize ?? CheckpointLayout.defaultShardSize
     layout = try CheckpointLayout(
-      tensors: tensors.map { ($0.name, $0.dtype, $0.shape) }, shardSize: shardSize, naming: naming, metadata: metadata)
+      tensors: tensors.map { ($0.name, $0.dtype, $0.shape) }, shardSize: shardSize, naming: naming, metadata: metadata,
+      workers: threads)
     let wanted = Self.artifacts(of: tensors, settings)
     makesMerged = settings.entries.allSatisfy(\.method.makesMerged)
     let notes = Self.artifactNotes(recipe, inputs, tensors, settings)

@@ -55,16 +55,13 @@ struct Report {
     }.map { plan.tensors[$0].name }
   }
 
-  /// merge_report.json and merge_report.csv, which take as long as each other, side by side.
-  func texts(threads: Int) -> (json: String, csv: String) {
-    let texts = WorkerPool.map(2, workers: threads) { $0 == 0 ? text : csv }
-    return (texts[0], texts[1])
-  }
+  /// merge_report.json and merge_report.csv, each made by several workers.
+  func texts(threads: Int) -> (json: String, csv: String) { (text(workers: threads), csv(workers: threads)) }
 
   // MARK: - JSON
 
-  var text: String {
-    JSON.text(members, key: "tensors", count: results.count) { tensor($0) }
+  private func text(workers: Int) -> String {
+    JSON.text(members, count: results.count, workers: workers) { tensor($0) }
   }
 
   private var members: [JSON.Member] {
@@ -116,12 +113,21 @@ struct Report {
   // MARK: - CSV
 
   /// One row per tensor; the decisions that the method's schema lists have a column each, lists with spaces between values.
-  var csv: String {
+  private func csv(workers: Int) -> String {
     let decided = plan.recipe.schema.reports
-    var text = ["name", "dtype", "shape", "method", "seconds", "bytes"].joined(separator: ",")
-    for key in decided { text += "," + key }
-    text += ",warnings\n"
-    for index in results.indices {
+    var head = ["name", "dtype", "shape", "method", "seconds", "bytes"].joined(separator: ",")
+    for key in decided { head += "," + key }
+    head += ",warnings\n"
+    let part = 1024
+    let parts = WorkerPool.map((results.count + part - 1) / part, workers: workers) { number in
+      rows(number * part..<min((number + 1) * part, results.count), decided)
+    }
+    return head + parts.joined()
+  }
+
+  private func rows(_ range: Range<Int>, _ decided: [String]) -> String {
+    var text = ""
+    for index in range {
       let tensor = plan.tensors[index]
       text += Self.cell(tensor.name)
       text += ","

@@ -62,7 +62,7 @@ struct StretchRunner {
     let whole = partition.range(stretches.lowerBound).lowerBound..<partition.range(stretches.upperBound - 1).upperBound
     let most = blockLength()
     let length = min(most, whole.count)
-    let layout = BlockBuffers.Layout(task, inputs: Array(task.inputs.indices), kernelType: tensor.kernelType, count: length)
+    let layout = BlockBuffers.Layout(task, inputs: Array(task.places.indices), kernelType: tensor.kernelType, count: length)
     let arena = buffers.base(layout)
     if sweep.writes {
       let size = task.outputType.size
@@ -86,21 +86,21 @@ struct StretchRunner {
     // The kernel's own results: in the inputs' type where that is the output's, else in binary64 and rounded afterwards.
     let outputType = kernelType == task.outputType ? kernelType : .f64
     let isDirect = outputType == task.outputType
-    var raw = [UnsafeRawPointer](repeating: UnsafeRawPointer(arena), count: task.inputs.count)
+    var raw = [UnsafeRawPointer](repeating: UnsafeRawPointer(arena), count: starts.count)
     var table = raw
     var start = range.lowerBound
     while start < range.upperBound {
       if isStopped { return }
       let count = min(length, range.upperBound - start)
-      for (k, input) in task.inputs.enumerated() {
+      for k in starts.indices {
         if let place = starts[k] {
-          raw[k] = place + (start - first) * input.dtype.size
+          raw[k] = place + (start - first) * task.inputTypes[k].size
         } else {
-          raw[k] = try input.elements(start, count, buffer: layout.reads[k].map { arena + $0 })
+          raw[k] = try task.inputs[k].elements(start, count, buffer: layout.reads[k].map { arena + $0 })
         }
         table[k] = raw[k]
         if let place = layout.conversions[k] {
-          Cast.convert(raw[k], input.dtype, count: count, into: arena + place, kernelType)
+          Cast.convert(raw[k], task.inputTypes[k], count: count, into: arena + place, kernelType)
           table[k] = UnsafeRawPointer(arena + place)
         }
       }

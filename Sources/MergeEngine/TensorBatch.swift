@@ -30,7 +30,7 @@ struct TensorBatch {
       let task = try list.task(first + tasks.count)
       guard Self.isSmall(task) else { break }
       if let room, task.scratchBytes > room { break }
-      bytes += task.context.count * (task.inputs.map(\.dtype.size).max() ?? 1)
+      bytes += task.context.count * (task.inputTypes.map(\.size).max() ?? 1)
       if !tasks.isEmpty, bytes > Self.bytes { break }
       scratch = max(scratch, task.scratchBytes)
       tasks.append(task)
@@ -42,8 +42,8 @@ struct TensorBatch {
 
 /// The inputs of a batch in the address space.
 struct BatchWindows {
-  /// Per input: the window, where its first byte lies in its file, and whose it is; nil: read as ever.
-  private var windows: [(window: MappedWindow, first: Int, checkpoint: Checkpoint, file: Int)?] = []
+  /// Per input: the window, and where its first byte lies in its file; nil: read as ever.
+  private var windows: [(window: MappedWindow, first: Int)?] = []
 
   init(_ tasks: [TensorTask]) {
     guard let first = tasks.first else { return }
@@ -51,24 +51,25 @@ struct BatchWindows {
       guard case .stored(let checkpoint, let record) = first.inputs[position] else { return nil }
       var (low, high, sum) = (record.offset, record.offset, 0)
       for task in tasks {
-        guard position < task.inputs.count, case .stored(let other, let part) = task.inputs[position], other === checkpoint,
-          part.file == record.file
+        guard position < task.places.count,
+          case .file(let other, let file, let offset, let byteCount) = task.places[position],
+          other == ObjectIdentifier(checkpoint), file == record.file
         else { return nil }
-        (low, high, sum) = (min(low, part.offset), max(high, part.offset + part.byteCount), sum + part.byteCount)
+        (low, high, sum) = (min(low, offset), max(high, offset + byteCount), sum + byteCount)
       }
       guard high - low <= 2 * sum, let window = checkpoint.window(file: record.file, bytes: low..<high) else { return nil }
       checkpoint.prefetch(file: record.file, bytes: high..<high + TensorBatch.bytes)
-      return (window, low, checkpoint, record.file)
+      return (window, low)
     }
   }
 
   /// Per input of a tensor of the batch, its first element; nil: read it. Valid as long as this is.
   func starts(_ task: TensorTask) -> [UnsafeRawPointer?] {
-    task.inputs.indices.map { position in
-      guard position < windows.count, let (window, first, _, _) = windows[position],
-        case .stored(_, let record) = task.inputs[position], record.offset % max(1, record.dtype.size) == 0
+    task.places.indices.map { position in
+      guard position < windows.count, let (start, first) = windows[position].map({ ($0.window.start, $0.first) }),
+        case .file(_, _, let offset, _) = task.places[position], offset % max(1, task.inputTypes[position].size) == 0
       else { return nil }
-      return window.start + (record.offset - first)
+      return start + (offset - first)
     }
   }
 }

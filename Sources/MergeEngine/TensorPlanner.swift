@@ -130,18 +130,28 @@ struct TensorPlanner {
       indices.insert(index, at: 0)
       stored?.insert(tensor.storedInBase!, at: 0)
     }
-    var planned = Plan.Tensor(
-      name: name, shape: record.shape, dtype: recipe.outputType ?? record.dtype, action: .merge(chosen.settings),
-      inputs: inputs, indices: indices, stored: stored ?? storedOtherwise(name, inputs, indices), hasBase: hasBase,
-      croppedColumns: nil, group: group(name, method, inputs))
+    var fit = Fit.merged(record.shape)
     let isPlain =
       vocabulary == nil
       && inputs.indices.allSatisfy {
         let other = opened.inputs[inputs[$0]].checkpoint.tensors[indices[$0]]
         return other.dtype.isFloat && other.shape == record.shape
       }
-    if !isPlain { try fit(&planned, tensor) }
-    return planned
+    if !isPlain { fit = try self.fit(tensor, inputs, indices) }
+    switch fit {
+    case .copied(let reason): return copy(tensor, reason)
+    case .merged(let shape, let croppedColumns, let warnings):
+      return Plan.Tensor(
+        name: name, shape: shape, dtype: recipe.outputType ?? record.dtype, action: .merge(chosen.settings), inputs: inputs,
+        indices: indices, stored: stored ?? storedOtherwise(name, inputs, indices), hasBase: hasBase,
+        croppedColumns: croppedColumns, group: group(name, method, inputs), warnings: warnings)
+    }
+  }
+
+  /// What becomes of a tensor whose inputs may differ.
+  private enum Fit {
+    case merged(_ shape: [Int], croppedColumns: Int? = nil, warnings: [String] = [])
+    case copied(String)
   }
 
   /// The tensor's name for each input, where one has another tensor in its place, as a tied head's embedding.
@@ -166,9 +176,9 @@ struct TensorPlanner {
   }
 
   /// What becomes of a tensor whose inputs differ in type or shape, or whose rows are re-indexed.
-  private mutating func fit(_ planned: inout Plan.Tensor, _ tensor: OutputTensor) throws(Failure) {
-    let (name, record, inputs) = (tensor.name, tensor.record, planned.inputs)
-    let records = zip(inputs, planned.indices).map { opened.inputs[$0].checkpoint.tensors[$1] }
+  private mutating func fit(_ tensor: OutputTensor, _ inputs: [Int], _ indices: [Int]) throws(Failure) -> Fit {
+    let (name, record) = (tensor.name, tensor.record)
+    let records = zip(inputs, indices).map { opened.inputs[$0].checkpoint.tensors[$1] }
     if let odd = records.indices.first(where: { !records[$0].dtype.isFloat }) {
       throw Failure(
         .dtype,
@@ -190,19 +200,19 @@ struct TensorPlanner {
         throw Failure(.shape, text + ": " + remedy)
       case .base:
         warnings.append(text + ": copied")
-        planned = copy(tensor, "its shape differs in \(opened.inputs[inputs[odd]].path)")
-        return
+        return .copied("its shape differs in \(opened.inputs[inputs[odd]].path)")
       case .crop:
         guard Self.isEmbedding(name), shape.count <= 2, records.allSatisfy({ $0.shape.count == shape.count }) else {
           throw Failure(.shape, text + ": on_shape_mismatch: crop is for embedding matrices only; set it to base")
         }
         shape = shape.indices.map { axis in records.map { $0.shape[axis] }.min()! }
-        planned.croppedColumns = shape.count == 2 ? shape[1] : 1
-        planned.warnings.append("cropped to \(shape), the largest matrix that all inputs have")
         warnings.append(text + ": cropped to \(shape)")
+        return .merged(
+          shape, croppedColumns: shape.count == 2 ? shape[1] : 1,
+          warnings: ["cropped to \(shape), the largest matrix that all inputs have"])
       }
     }
-    planned.shape = shape
+    return .merged(shape)
   }
 
   private func copy(_ tensor: OutputTensor, _ reason: String) -> Plan.Tensor {

@@ -28,8 +28,6 @@ public enum TensorInput {
     }
   }
 
-  var isMemory: Bool { if case .memory = self { true } else { false } }
-
   /// Bytes that are held while the tensor is in work.
   var scratchBytes: Int {
     switch self {
@@ -149,6 +147,10 @@ public final class TensorTask {
   public let context: TensorContext
   /// The base first, if the method uses it, then the models.
   public let inputs: [TensorInput]
+  /// Types and places of the inputs. To look at them costs less than to take an input out of its list, which counts references to its
+  /// checkpoint that all workers share.
+  let inputTypes: [DType]
+  let places: [InputPlace]
   /// How messages call each input: a path, "the base", "model 2".
   public let inputNames: [String]
   public let output: TensorOutput
@@ -167,7 +169,9 @@ public final class TensorTask {
     method: (any SweepProgram)?, policy: NonFinitePolicy = .error, group: Int? = nil, artifacts: (any ArtifactSink)? = nil
   ) {
     var context = context
-    context.isDouble = inputs.contains { $0.dtype == .f64 }
+    inputTypes = inputs.map(\.dtype)
+    places = inputs.map { InputPlace($0) }
+    context.isDouble = inputTypes.contains(.f64)
     context.artifacts = artifacts
     self.context = context
     self.inputs = inputs
@@ -180,6 +184,33 @@ public final class TensorTask {
     self.artifacts = artifacts
     scratchBytes = inputs.reduce(method?.scratchBytes(context) ?? 0) { $0 + $1.scratchBytes }
   }
+
+  /// Give back what the inputs hold, when nothing is read for a while.
+  func release() {
+    for index in places.indices where places[index].isMade { inputs[index].release() }
+  }
+}
+
+/// Where an input lies.
+enum InputPlace {
+  case memory
+  /// In a file of a checkpoint, at an offset of whole elements or not.
+  case file(checkpoint: ObjectIdentifier, file: Int, offset: Int, byteCount: Int)
+  /// It is made of others, and holds bytes meanwhile.
+  case made
+
+  init(_ input: TensorInput) {
+    switch input {
+    case .memory: self = .memory
+    case .stored(let checkpoint, let record):
+      self = .file(
+        checkpoint: ObjectIdentifier(checkpoint), file: record.file, offset: record.offset, byteCount: record.byteCount)
+    case .cropped, .sum, .gathered, .adapted: self = .made
+    }
+  }
+
+  var isMemory: Bool { if case .memory = self { true } else { false } }
+  var isMade: Bool { if case .made = self { true } else { false } }
 }
 
 /// What became of a task.

@@ -154,22 +154,28 @@ extension TaskVectors {
     _ found: UnsafeMutablePointer<Int>
   ) {
     typealias Scalar = Element.Arithmetic
-    let narrow = self.narrow
-    _ = chunks(Element.self, block) { chunk in
-      let (rows, length, vectors) = (chunk.rows, chunk.length, chunk.vectors)
-      for (k, threshold) in thresholds.enumerated() {
-        guard let threshold, remaining[k] > 0, cells[k] == chunk.start / Self.cell else { continue }
-        let equal = equal(rows, k, threshold, length, vectors)
-        if equal < remaining[k] {
-          remaining[k] -= equal
-          continue
-        }
-        let pattern = Scalar.pattern(Scalar(threshold), narrow: narrow)
-        for i in 0..<length {
-          let position = i & ~15 | Element.position(of: i & 15)
-          guard Scalar.pattern(rows[k][position], narrow: narrow) == pattern else { continue }
-          remaining[k] -= 1
-          if remaining[k] == 0 { found[k] = chunk.start + i + 1 }
+    let (models, narrow) = (self.models, self.narrow)
+    withRowFilters(Element.self, block) { filters in
+      for offset in stride(from: 0, to: block.count, by: KernelGeometry.chunk) {
+        let chunk = TaskVectorChunk<Element>(block, offset: offset, models: models)
+        for (k, threshold) in thresholds.enumerated() {
+          guard let threshold, remaining[k] > 0, cells[k] == chunk.start / Self.cell else { continue }
+          _ = filters[k].fill(chunk, k, nil)
+          let equal = equal(chunk.rows, k, threshold, chunk.length, chunk.vectors)
+          if equal < remaining[k] {
+            remaining[k] -= equal
+            continue
+          }
+          let pattern = Scalar.pattern(Scalar(threshold), narrow: narrow)
+          let row = chunk.rows[k]
+          var i = -1
+          // Equal or not, without a branch, which would be guessed wrong at most of them.
+          while remaining[k] > 0 {
+            i += 1
+            let position = i & ~15 | Element.position(of: i & 15)
+            remaining[k] -= Scalar.pattern(row[position], narrow: narrow) == pattern ? 1 : 0
+          }
+          found[k] = chunk.start + i + 1
         }
       }
     }

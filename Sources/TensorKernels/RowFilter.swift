@@ -261,43 +261,44 @@ struct RowFilter {
   @inline(__always)
   private func clip<Element: KernelElement>(_ chunk: TaskVectorChunk<Element>, _ k: Int, _ threshold: Element.Arithmetic) {
     typealias Scalar = Element.Arithmetic
-    let (rows, start, end) = (chunk.rows, chunk.start, chunk.start + chunk.length)
-    if dropsBefore > start, dropsBefore < end {
-      let row = rows[k]
-      for position in 0..<(8 * chunk.vectors) {
-        let element = position & ~15 | Element.element(at: position & 15)
-        let magnitude = narrow ? Scalar(Float(row[position].magnitude)) : row[position].magnitude
-        if magnitude > threshold || magnitude == threshold && start + element < dropsBefore { row[position] = 0 }
-      }
-      return
-    }
-    guard let most: Scalar = most(before: end) else {
-      for v in 0..<chunk.vectors { rows.set(k, v, .zero) }
-      return
-    }
-    for v in 0..<chunk.vectors {
-      let values = rows.vector(k, v)
-      rows.set(k, v, Scalar.kept(values, rank: Scalar.magnitudes(values, narrow: narrow), upTo: most))
+    // Of the magnitudes equal to the threshold those before `dropsBefore` go.
+    let below: Scalar? = most(before: .min)
+    split(chunk, k, at: dropsBefore) { values, rank, isBefore in
+      guard isBefore else { return Scalar.kept(values, rank: rank, upTo: threshold) }
+      return below.map { Scalar.kept(values, rank: rank, upTo: $0) } ?? .zero
     }
   }
 
   @inline(__always)
   private func trim<Element: KernelElement>(_ chunk: TaskVectorChunk<Element>, _ k: Int, _ threshold: Element.Arithmetic) {
     typealias Scalar = Element.Arithmetic
-    let (rows, start, end) = (chunk.rows, chunk.start, chunk.start + chunk.length)
-    if tiesBefore > start, tiesBefore < end {
-      let row = rows[k]
-      for position in 0..<(8 * chunk.vectors) {
-        let element = position & ~15 | Element.element(at: position & 15)
-        let magnitude = narrow ? Scalar(Float(row[position].magnitude)) : row[position].magnitude
-        if magnitude < threshold || magnitude == threshold && start + element >= tiesBefore { row[position] = 0 }
-      }
-      return
+    // Of those equal to this one, all before `tiesBefore` stay.
+    let above: Scalar = least(before: .max)
+    split(chunk, k, at: tiesBefore) { values, rank, isBefore in
+      Scalar.kept(values, rank: rank, from: isBefore ? threshold : above)
     }
-    let least: Scalar = least(before: end)
+  }
+
+  /// Put `body` of each vector and its ranks into its place: for elements before an element of the tensor, and for those from it on.
+  @inline(__always)
+  private func split<Element: KernelElement>(
+    _ chunk: TaskVectorChunk<Element>, _ k: Int, at element: Int,
+    _ body: (SIMD8<Element.Arithmetic>, _ rank: SIMD8<Element.Arithmetic>, _ isBefore: Bool) -> SIMD8<Element.Arithmetic>
+  ) {
+    typealias Scalar = Element.Arithmetic
+    let (rows, first) = (chunk.rows, min(max(element, chunk.start) - chunk.start, 8 * chunk.vectors))
     for v in 0..<chunk.vectors {
       let values = rows.vector(k, v)
-      rows.set(k, v, Scalar.kept(values, rank: Scalar.magnitudes(values, narrow: narrow), from: least))
+      let rank = Scalar.magnitudes(values, narrow: narrow)
+      guard v / 2 == first / 16, first % 16 > 0 else {
+        rows.set(k, v, body(values, rank, v / 2 < first / 16))
+        continue
+      }
+      // The 16 elements among which the border is: some lanes are before it.
+      var mixed = body(values, rank, false)
+      let before = body(values, rank, true)
+      for lane in 0..<8 where Element.element(at: 8 * (v % 2) + lane) < first % 16 { mixed[lane] = before[lane] }
+      rows.set(k, v, mixed)
     }
   }
 }

@@ -90,11 +90,9 @@ struct PlannedVocabulary {
   /// A planned tensor with the output's rows, if the vocabulary concerns it.
   func reindexed(_ tensor: Plan.Tensor) throws(Failure) -> Plan.Tensor {
     guard applies(to: tensor.name) else { return tensor }
-    var result = tensor
     let records = opened.inputs.map { $0.checkpoint.tensor(named: tensor.name) }
     let heights = records.map { $0?.shape.first }
     let paths = opened.inputs.map(\.path)
-    result.shape = [vocabulary.size] + tensor.shape.dropFirst()
     var maps: [RowMap] = []
     for input in tensor.inputs {
       if opened.inputs[input].isTaskVector, let base = opened.base, heights[input] != heights[base] {
@@ -114,8 +112,7 @@ struct PlannedVocabulary {
       }
       maps.append(map)
     }
-    result.rowMaps = maps
-    return result
+    return Plan.Tensor(tensor, shape: [vocabulary.size] + tensor.shape.dropFirst(), rowMaps: maps)
   }
 
   /// What the plan says of it.

@@ -243,19 +243,19 @@ def test_the_report_has_the_recipe_as_it_was(three: list[Path], tmp_path: Path) 
 
 def test_a_stopped_merge_goes_on(three: list[Path], tmp_path: Path) -> None:
     for path in three:
-        # Layers that take a while and no place on the disk.
-        tensors = {f"model.layers.{i}.w": np.broadcast_to(np.float32(0), (1 << 20,)) for i in range(16)}
+        # Layers that take longer than the first look at the progress, and no place on the disk.
+        tensors = {f"model.layers.{i}.w": np.broadcast_to(np.float32(0), (1 << 20,)) for i in range(32)}
         tensors = {**read_safetensors(path / "model.safetensors"), **tensors}
         own = b"".join(array.tobytes() for name, array in tensors.items() if not name.endswith(".w"))
         (path / "model.safetensors").write_bytes(encode(header_of(tensors), own))
-        os.truncate(path / "model.safetensors", (path / "model.safetensors").stat().st_size + 16 * 4 * (1 << 20))
+        os.truncate(path / "model.safetensors", (path / "model.safetensors").stat().st_size + 32 * 4 * (1 << 20))
     value = recipe(three, tokenizer_source="union")
 
     def stop(_: Any) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        sp.merge(value, tmp_path / "out", progress=stop)
+        sp.merge(value, tmp_path / "out", progress=stop, threads=1)
     result = sp.merge(value, tmp_path / "out", progress=False, resume=True)
     assert result.report["resumed"]
     assert (tmp_path / "out" / "tokenizer.json").is_file()
