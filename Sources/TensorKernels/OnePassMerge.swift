@@ -2,7 +2,7 @@
 //
 //   e_i = f_i filter(x_i - x_0);   gamma = sign of sum e_i;   tau = sum_A e_i, or sum_A e_i / sum_A b_i;   out = x_0 + lambda tau
 //
-// What DisjointMerge.swift says, and to the bit what it gives, where the vote is by mass, the output in the inputs' type, F16 or BF16, and
+// What DisjointMerge.swift says, and to the bit what it gives, where the vote is by mass or there is none, the output in the inputs' type, F16 or BF16, and
 // every filter holds for a whole chunk of whole tiles; the rest goes row by row. Registers are too few for more models, or for binary64.
 // Shapes, NaN rule: TaskVectors.swift; a chunk with a difference that is not finite is left to the rows.
 // Traffic: (K + 2) * size bytes per element, each once.
@@ -25,8 +25,9 @@ struct OnePassMerge<Element: KernelElement> {
 
   /// nil: this merge goes row by row.
   init?<Out: KernelElement>(_ merge: RowMerge<Scalar>, _ place: MergedOutput, _: Element.Type, _: Out.Type) {
-    guard Scalar.self == Float.self, Out.self == Element.self, 2...4 ~= merge.election.models, merge.election.rule == .mass,
-      merge.election.zeroSign != 0, merge.rule != .max, place.addsBase
+    guard Scalar.self == Float.self, Out.self == Element.self, 2...4 ~= merge.election.models,
+      merge.election.rule == .none || merge.election.rule == .mass && merge.election.zeroSign != 0, merge.rule != .max,
+      place.addsBase
     else { return nil }
     (self.merge, self.place) = (merge, place)
     divides = merge.rule == .mean
@@ -51,9 +52,9 @@ struct OnePassMerge<Element: KernelElement> {
         if limits[k].most < .infinity { clips = true }
       }
       switch (drops, clips) {
-      case (0, false): return run(chunk, limits, sums, drops: No.self, clips: No.self)
-      case (0, true): return run(chunk, limits, sums, drops: No.self, clips: Yes.self)
-      case (chunk.models, false): return run(chunk, limits, sums, drops: Yes.self, clips: No.self)
+      case (0, false): return run(chunk, limits, sums, No.self, No.self)
+      case (0, true): return run(chunk, limits, sums, No.self, Yes.self)
+      case (chunk.models, false): return run(chunk, limits, sums, Yes.self, No.self)
       default: return false
       }
     }
@@ -62,24 +63,35 @@ struct OnePassMerge<Element: KernelElement> {
   @inline(__always)
   private func run<Drops: Choice, Clips: Choice>(
     _ chunk: TaskVectorChunk<Element>, _ limits: UnsafePointer<RowLimits<Scalar>>, _ sums: UnsafeMutablePointer<Double>,
-    drops: Drops.Type, clips: Clips.Type
+    _ drops: Drops.Type, _ clips: Clips.Type
   ) -> Bool {
-    switch (chunk.models, divides) {
-    case (2, true): run(chunk, limits, sums, drops, clips, Yes.self, Two.self)
-    case (3, true): run(chunk, limits, sums, drops, clips, Yes.self, Three.self)
-    case (_, true): run(chunk, limits, sums, drops, clips, Yes.self, Four.self)
-    case (2, false): run(chunk, limits, sums, drops, clips, No.self, Two.self)
-    case (3, false): run(chunk, limits, sums, drops, clips, No.self, Three.self)
-    case (_, false): run(chunk, limits, sums, drops, clips, No.self, Four.self)
+    switch (merge.election.votes, divides) {
+    case (true, true): run(chunk, limits, sums, drops, clips, Yes.self, Yes.self)
+    case (true, false): run(chunk, limits, sums, drops, clips, Yes.self, No.self)
+    case (false, true): run(chunk, limits, sums, drops, clips, No.self, Yes.self)
+    case (false, false): run(chunk, limits, sums, drops, clips, No.self, No.self)
+    }
+  }
+
+  @inline(__always)
+  private func run<Drops: Choice, Clips: Choice, Votes: Choice, Divides: Choice>(
+    _ chunk: TaskVectorChunk<Element>, _ limits: UnsafePointer<RowLimits<Scalar>>, _ sums: UnsafeMutablePointer<Double>,
+    _ drops: Drops.Type, _ clips: Clips.Type, _ votes: Votes.Type, _ divides: Divides.Type
+  ) -> Bool {
+    switch chunk.models {
+    case 2: run(chunk, limits, sums, drops, clips, votes, divides, Two.self)
+    case 3: run(chunk, limits, sums, drops, clips, votes, divides, Three.self)
+    default: run(chunk, limits, sums, drops, clips, votes, divides, Four.self)
     }
   }
 
   @inline(never)
-  private func run<Drops: Choice, Clips: Choice, Divides: Choice, Models: FixedCount>(
+  private func run<Drops: Choice, Clips: Choice, Votes: Choice, Divides: Choice, Models: FixedCount>(
     _ chunk: TaskVectorChunk<Element>, _ limits: UnsafePointer<RowLimits<Scalar>>, _ sums: UnsafeMutablePointer<Double>,
-    _: Drops.Type, _: Clips.Type, _: Divides.Type, _: Models.Type
+    _: Drops.Type, _: Clips.Type, _: Votes.Type, _: Divides.Type, _: Models.Type
   ) -> Bool {
-    let choices = Choices(drops: Drops.isYes, clips: Clips.isYes, divides: Divides.isYes, models: Models.count ?? 4)
+    let choices = Choices(
+      drops: Drops.isYes, clips: Clips.isYes, votes: Votes.isYes, divides: Divides.isYes, models: Models.count ?? 4)
     let (third, fourth) = (choices.models > 2 ? 2 : 1, choices.models > 3 ? 3 : 1)
     var lanes = MergedLanes<Scalar>(
       limits, merge.weights, third, fourth, zeroSign: merge.election.zeroSign, Scalar(place.lambda))
@@ -106,6 +118,7 @@ struct OnePassMerge<Element: KernelElement> {
 private struct Choices {
   let drops: Bool
   let clips: Bool
+  let votes: Bool
   let divides: Bool
   let models: Int
 }
@@ -139,6 +152,12 @@ private struct MergedLanes<Scalar: ArithmeticScalar> {
       if choices.clips { goes |= Scalar.isBelow(most, rank) }
       trimmed &+= goes
       return Scalar.cleared(d, where: goes) * factor
+    }
+
+    /// What the model adds to the divisor where it agrees: where it is positive after a vote, and not 0 without one.
+    @inline(__always)
+    func share(_ own: SIMD8<Scalar>, _ votes: Bool) -> SIMD8<Scalar> {
+      Scalar.positive(votes ? own : Scalar.magnitudes(own, narrow: false), weight)
     }
   }
 
@@ -184,25 +203,30 @@ private struct MergedLanes<Scalar: ArithmeticScalar> {
     let (e0, e1) = (first.filter(differences.0, choices), second.filter(differences.1, choices))
     let e2 = hasThird ? third.filter(differences.2, choices) : .zero
     let e3 = hasFourth ? fourth.filter(differences.3, choices) : .zero
-    var vote = e0 + e1
-    if hasThird { vote += e2 }
-    if hasFourth { vote += e3 }
-    let sign = Scalar.signs(vote, ofZero: zeroSign)
-    // Signs are +-1, so that products with them are exact: what agrees is what is positive after one.
-    let own = (e0 * sign, e1 * sign, e2 * sign, e3 * sign)
-    var total = Scalar.larger(.zero, own.0) + Scalar.larger(.zero, own.1)
-    var least = Scalar.smaller(Scalar.smaller(.zero, own.0), own.1)
-    if hasThird { (total, least) = (total + Scalar.larger(.zero, own.2), Scalar.smaller(least, own.2)) }
-    if hasFourth { (total, least) = (total + Scalar.larger(.zero, own.3), Scalar.smaller(least, own.3)) }
-    agreed &+= Scalar.isBelow(Scalar.smaller(total, 0 - least), SIMD8(repeating: .leastNonzeroMagnitude))
+    var total = e0 + e1
+    if hasThird { total += e2 }
+    if hasFourth { total += e3 }
+    let sign = choices.votes ? Scalar.signs(total, ofZero: zeroSign) : .zero
+    // Signs are +-1, so that products with them are exact: what agrees is what is positive after one. Without a vote all agree.
+    let own = choices.votes ? (e0 * sign, e1 * sign, e2 * sign, e3 * sign) : (e0, e1, e2, e3)
+    let positive = (
+      Scalar.larger(.zero, own.0), Scalar.larger(.zero, own.1), Scalar.larger(.zero, own.2), Scalar.larger(.zero, own.3)
+    )
+    var (most, least) = (positive.0 + positive.1, Scalar.smaller(Scalar.smaller(.zero, own.0), own.1))
+    if hasThird { (most, least) = (most + positive.2, Scalar.smaller(least, own.2)) }
+    if hasFourth { (most, least) = (most + positive.3, Scalar.smaller(least, own.3)) }
+    agreed &+= Scalar.isBelow(Scalar.smaller(most, 0 - least), SIMD8(repeating: .leastNonzeroMagnitude))
+    if choices.votes { total = most }
     if choices.divides {
-      var divisor = Scalar.positive(own.0, first.weight) + Scalar.positive(own.1, second.weight)
-      if hasThird { divisor += Scalar.positive(own.2, third.weight) }
-      if hasFourth { divisor += Scalar.positive(own.3, fourth.weight) }
+      let isYes = choices.votes
+      var divisor = first.share(own.0, isYes) + second.share(own.1, isYes)
+      if hasThird { divisor += third.share(own.2, isYes) }
+      if hasFourth { divisor += fourth.share(own.3, isYes) }
       total /= Scalar.fillingZeros(divisor, with: 1)
     }
+    if choices.votes { total *= sign }
     // What is subtracted: a positive zero leaves x as it is, -0.0 too.
-    return x - (0 - total * sign * lambda)
+    return x - (0 - total * lambda)
   }
 
   /// Add what has been counted; false, and nothing, if a difference is not finite.

@@ -50,13 +50,14 @@ import Testing
     for dtype in [DType.bf16, .f16, .f32] {
       for models in 1...5 {
         let inputs = Inputs((0...models).map { _ in quarters(Self.count, &random) }, dtype)
-        for (zeroSign, rule, factors) in [
-          (1.0, DisjointMerge.Rule.mean, [1.0, 1, 1, 1, 1]), (-1, .sum, [0.5, 2, -1, 0.25, 4]), (0, .mean, [1, 2, 3, 4, 5]),
-          (1, .max, [1, 1, 1, 1, 1]), (1, .mean, [2, 0, -2, 0.1, 1]),
+        for (vote, zeroSign, rule, factors) in [
+          (SignElection.Rule.mass, 1.0, DisjointMerge.Rule.mean, [1.0, 1, 1, 1, 1]), (.mass, -1, .sum, [0.5, 2, -1, 0.25, 4]),
+          (.mass, 0, .mean, [1, 2, 3, 4, 5]), (.mass, 1, .max, [1, 1, 1, 1, 1]), (.mass, 1, .mean, [2, 0, -2, 0.1, 1]),
+          (.none, 1, .sum, [0.5, 2, -1, 0.25, 4]), (.none, 1, .mean, [1, 2, 3, 4, 5]), (.count, 1, .sum, [1, 1, 1, 1, 1]),
         ] {
           let weights = Array(factors.prefix(models))
           let merge = DisjointMerge(
-            filters(kind, models), SignElection(.mass, zeroSign: zeroSign, factors: weights), rule, weights: weights)
+            filters(kind, models), SignElection(vote, zeroSign: zeroSign, factors: weights), rule, weights: weights)
           let whole = run(merge, inputs, lambda: 0.7, length: Self.count)
           let rows = run(merge, inputs, lambda: 0.7, length: 1000)
           #expect(whole.sums == rows.sums, "seed \(seed): \(models) of \(dtype), \(rule), \(weights)")
