@@ -34,6 +34,7 @@ public struct SelectiveMerge: Sendable {
   private func squares<Element: KernelElement>(
     _: Element.Type, _ block: TaskVectorBlock, _ sums: UnsafeMutablePointer<Double>
   ) -> Double {
+    if case .all = choice { return scores.vectors.addSquares(Element.self, block, to: sums) }
     let pairs = RowPairs(diagonal: scores.vectors.models)
     return scores.vectors.chunks(Element.self, block, raw: true) { chunk in
       choose(chunk)
@@ -78,44 +79,55 @@ public struct SelectiveMerge: Sendable {
     _: In.Type, _: Out.Type, _ block: TaskVectorBlock, _ weights: [Double], _ floor: Double, _ place: MergedOutput,
     _ sums: UnsafeMutablePointer<Double>
   ) -> Double where In.Arithmetic == Out.Arithmetic {
-    let vectors = scores.vectors
-    return vectors.chunks(In.self, block, raw: true) { chunk in
-      choose(chunk)
-      let (rows, count) = (chunk.rows, chunk.vectors)
-      for k in 0..<vectors.models { sums[k] += rows.nonZeros(k, vectors: count) }
-      switch vectors.models {
-      case 2: merge(rows, vectors: count, weights, floor, Two.self)
-      case 3: merge(rows, vectors: count, weights, floor, Three.self)
-      case 4: merge(rows, vectors: count, weights, floor, Four.self)
-      default: merge(rows, vectors: count, weights, floor, Several.self)
+    withScalars(weights) { (weights: UnsafePointer<In.Arithmetic>) in
+      let merge = SelectiveRows(models: scores.vectors.models, weights: weights, floor: In.Arithmetic(floor))
+      var isAll = false
+      if case .all = choice { isAll = true }
+      return scores.vectors.chunks(In.self, block, raw: true) { chunk in
+        if !isAll { choose(chunk) }
+        for k in 0..<chunk.models { sums[k] += chunk.rows.nonZeros(k, vectors: chunk.vectors) }
+        merge.run(chunk.rows, vectors: chunk.vectors)
+        place.store(chunk, Out.self)
       }
-      place.store(chunk, Out.self)
+    }
+  }
+}
+
+/// A selective merge as the chunks of a block take it: numbers and addresses only, see TaskVectorChunk.
+private struct SelectiveRows<Scalar: ArithmeticScalar> {
+  let models: Int
+  let weights: UnsafePointer<Scalar>
+  let floor: Scalar
+
+  @inline(__always)
+  func run(_ rows: Rows<Scalar>, vectors count: Int) {
+    switch models {
+    case 2: merge(rows, vectors: count, Two.self)
+    case 3: merge(rows, vectors: count, Three.self)
+    case 4: merge(rows, vectors: count, Four.self)
+    default: merge(rows, vectors: count, Several.self)
     }
   }
 
   /// tau into the result row.
   @inline(never)
-  private func merge<Scalar: ArithmeticScalar, Models: FixedCount>(
-    _ rows: Rows<Scalar>, vectors count: Int, _ weights: [Double], _ floor: Double, _: Models.Type
-  ) {
-    withScalars(weights) { weights in
-      let (models, result) = (Models.count ?? scores.vectors.models, scores.vectors.models)
-      let least = SIMD8<Scalar>(repeating: Scalar(floor))
-      for v in 0..<count {
-        var vote = SIMD8<Scalar>.zero
-        for k in 0..<models { vote += rows.vector(k, v) }
-        let sign = Scalar.signs(vote, ofZero: 1)
-        var (total, divisor) = (SIMD8<Scalar>.zero, SIMD8<Scalar>.zero)
-        for k in 0..<models {
-          let weight = SIMD8<Scalar>(repeating: weights[k])
-          // Times a sign of +-1, which is exact.
-          let agrees = rows.vector(k, v) * sign
-          total.addProduct(weight, Scalar.larger(.zero, agrees))
-          divisor += Scalar.positive(agrees, weight)
-        }
-        let share = Scalar.larger(least, divisor)
-        rows.set(result, v, total / Scalar.fillingZeros(share, with: 1) * sign)
+  private func merge<Models: FixedCount>(_ rows: Rows<Scalar>, vectors count: Int, _: Models.Type) {
+    let (models, result) = (Models.count ?? self.models, self.models)
+    let least = SIMD8<Scalar>(repeating: floor)
+    for v in 0..<count {
+      var vote = SIMD8<Scalar>.zero
+      for k in 0..<models { vote += rows.vector(k, v) }
+      let sign = Scalar.signs(vote, ofZero: 1)
+      var (total, divisor) = (SIMD8<Scalar>.zero, SIMD8<Scalar>.zero)
+      for k in 0..<models {
+        let weight = SIMD8<Scalar>(repeating: weights[k])
+        // Times a sign of +-1, which is exact.
+        let agrees = rows.vector(k, v) * sign
+        total.addProduct(weight, Scalar.larger(.zero, agrees))
+        divisor += Scalar.positive(agrees, weight)
       }
+      let share = Scalar.larger(least, divisor)
+      rows.set(result, v, total / Scalar.fillingZeros(share, with: 1) * sign)
     }
   }
 }

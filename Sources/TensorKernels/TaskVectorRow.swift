@@ -140,6 +140,24 @@ struct TaskVectorRow<Element: KernelElement> {
     pass.keptHigh += kept.high
   }
 
+  /// Add the squares of the row's differences up, without filling it.
+  @inline(never)
+  func squares() -> (poison: Double, sum: Double) {
+    var (low, high) = (SIMD8<Scalar>.zero, SIMD8<Scalar>.zero)
+    for tile in 0..<length / 16 {
+      let lanes = difference(tile &* (16 &* Element.size))
+      low.addProduct(lanes.low, lanes.low)
+      high.addProduct(lanes.high, lanes.high)
+    }
+    if length % 16 > 0 {
+      let lanes = tail
+      low.addProduct(lanes.low, lanes.low)
+      high.addProduct(lanes.high, lanes.high)
+    }
+    // What is not finite makes its sum so; a finite difference whose square overflows does too, and is told apart by the caller.
+    return (laneSum(low * 0 + high * 0), laneSum(low) + laneSum(high))
+  }
+
   // MARK: - Differences
 
   @inline(__always)

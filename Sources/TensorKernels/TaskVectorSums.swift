@@ -1,4 +1,4 @@
-// Sums over task vectors: |d_i|_1 before and after the filter, for an L1 rescale.
+// Sums over task vectors: |d_i|_1 before and after the filter, for an L1 rescale, and |d_i|^2.
 //
 // Shapes, types and NaN rule: TaskVectors.swift. Accumulators: TaskVectorRow.swift. Traffic:
 // (K + 1) * size bytes per element.
@@ -30,5 +30,23 @@ extension TaskVectors {
       }
       return poison
     }
+  }
+
+  /// Add |d_i|^2 of the raw task vectors to `sums[i]`.
+  /// - Returns: 0, or NaN if an input is not finite.
+  @inline(__always)
+  func addSquares<Element: KernelElement>(
+    _: Element.Type, _ block: TaskVectorBlock, to sums: UnsafeMutablePointer<Double>
+  ) -> Double {
+    var poison = 0.0
+    for offset in stride(from: 0, to: block.count, by: KernelGeometry.chunk) {
+      let chunk = TaskVectorChunk<Element>(block, offset: offset, models: models)
+      for k in 0..<models {
+        let found = TaskVectorRow(chunk, k).squares()
+        sums[k] += found.sum
+        poison += found.poison
+      }
+    }
+    return poison
   }
 }
