@@ -2,8 +2,9 @@
 //
 //   e_i = f_i filter(x_i - x_0);   gamma = sign of sum e_i;   tau = sum_A e_i, or sum_A e_i / sum_A b_i;   out = x_0 + lambda tau
 //
-// What DisjointMerge.swift says, and to the bit what it gives, where the vote is by mass or there is none, the output in the inputs' type, F16 or BF16, and
-// every filter holds for a whole chunk of whole tiles; the rest goes row by row. Registers are too few for more models, or for binary64.
+// What DisjointMerge.swift says, and to the bit what it gives, where the vote is by mass or there is none, the output in the inputs'
+// type, F16 or BF16, and every filter holds for a whole chunk of whole tiles; the rest goes row by row. Registers are too few for more
+// models, or for binary64.
 // Shapes, NaN rule: TaskVectors.swift; a chunk with a difference that is not finite is left to the rows.
 // Traffic: (K + 2) * size bytes per element, each once.
 
