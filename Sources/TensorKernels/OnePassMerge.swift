@@ -44,19 +44,21 @@ struct OnePassMerge<Element: KernelElement> {
     _ chunk: TaskVectorChunk<Element>, _ filters: UnsafePointer<RowFilter>, _ sums: UnsafeMutablePointer<Double>
   ) -> Bool {
     guard chunk.length % 16 == 0 else { return false }
+    // Looked at before any mask is made, which takes longest.
+    var (drops, clips) = (0, false)
+    for k in 0..<chunk.models {
+      guard filters[k].hasLimits(chunk) else { return false }
+      drops += filters[k].drops ? 1 : 0
+      clips = clips || filters[k].clips
+    }
+    guard drops == 0 || drops == chunk.models && !clips else { return false }
     return withUnsafeTemporaryAllocation(of: RowLimits<Scalar>.self, capacity: 4) { limits in
       let limits = limits.baseAddress!
-      var (drops, clips) = (0, false)
-      for k in 0..<chunk.models {
-        guard filters[k].set(limits + k, chunk, k) else { return false }
-        if limits[k].mask != nil { drops += 1 }
-        if limits[k].most < .infinity { clips = true }
-      }
-      switch (drops, clips) {
-      case (0, false): return run(chunk, limits, sums, No.self, No.self)
-      case (0, true): return run(chunk, limits, sums, No.self, Yes.self)
-      case (chunk.models, false): return run(chunk, limits, sums, Yes.self, No.self)
-      default: return false
+      for k in 0..<chunk.models { filters[k].set(limits + k, chunk, k) }
+      switch (drops > 0, clips) {
+      case (true, _): return run(chunk, limits, sums, Yes.self, No.self)
+      case (false, true): return run(chunk, limits, sums, No.self, Yes.self)
+      case (false, false): return run(chunk, limits, sums, No.self, No.self)
       }
     }
   }

@@ -123,20 +123,27 @@ struct RowFilter {
     return sums.poison
   }
 
-  /// Say what stays in a chunk; false: no mask and limits say it, or the row is multiplied by 0.
+  var drops: Bool { if case .none = drop { false } else { true } }
+  var clips: Bool { ceiling < .infinity }
+
+  /// Do a mask and limits say what stays in a chunk, and is the row not multiplied by 0?
+  @inline(__always)
+  func hasLimits<Element: KernelElement>(_ chunk: TaskVectorChunk<Element>) -> Bool {
+    let most: Element.Arithmetic? = most(before: chunk.start + chunk.length)
+    return isOnePass(chunk) && factor != 0 && narrow && most != nil
+  }
+
+  /// Say what stays in a chunk that has limits.
   @inline(__always)
   func set<Element: KernelElement>(
     _ limits: UnsafeMutablePointer<RowLimits<Element.Arithmetic>>, _ chunk: TaskVectorChunk<Element>, _ k: Int
-  ) -> Bool {
+  ) {
     typealias Scalar = Element.Arithmetic
-    guard isOnePass(chunk), factor != 0, narrow, let most: Scalar = most(before: chunk.start + chunk.length) else {
-      return false
-    }
+    let end = chunk.start + chunk.length
     limits.pointee.mask = bits(chunk, k)
-    limits.pointee.least = max(least(before: chunk.start + chunk.length), Scalar(Float.leastNonzeroMagnitude))
-    limits.pointee.most = most
+    limits.pointee.least = max(least(before: end), Scalar(Float.leastNonzeroMagnitude))
+    limits.pointee.most = most(before: end)!
     limits.pointee.factor = Scalar(factor)
-    return true
   }
 
   /// Does a chunk need no more than a mask and limits that hold for all of it?

@@ -6,7 +6,7 @@
 // Shapes: inputs [n], the base first. Types: F32, F64, F16 or BF16, all the same. Arithmetic: differences in the elements'
 // arithmetic type (Lanes.swift). Magnitudes are ranked in binary32, or in binary64 where an input is F64; a magnitude equal to
 // the cut is kept if its element comes before `tiesBefore`.
-// NaN: a row of zeros gets NaN where any input is NaN or infinite, for the caller to add to its result.
+// NaN: a chunk with a difference that is not finite says so, and its result becomes NaN in those places when it is stored.
 // Nothing is stored: each sweep over the data makes the same rows again. Traffic: (K + 1) * size bytes per element.
 
 /// A stretch of the inputs as these kernels take it.
@@ -45,19 +45,18 @@ public struct TaskVectors: Sendable {
   /// Call `body` for each chunk of the block, its task vectors in rows 0..<K, filtered unless `raw`.
   /// - Parameters:
   ///   - factors: what the rows are multiplied by after their filters; nil: nothing.
-  ///   - counts: receives per row how many elements are not 0 after that; nil: they are not counted.
   /// - Returns: 0, or NaN if an input is not finite or a difference overflows.
   @inline(__always)
   func chunks<Element: KernelElement>(
     _: Element.Type, _ block: TaskVectorBlock, raw: Bool = false, factors: [Double]? = nil,
-    counts: UnsafeMutablePointer<Double>? = nil, _ body: (TaskVectorChunk<Element>) -> Void
+    _ body: (TaskVectorChunk<Element>) -> Void
   ) -> Double {
     let models = models
     return withRowFilters(Element.self, block, raw: raw, factors: factors) { filters in
       var poison = 0.0
       for offset in stride(from: 0, to: block.count, by: KernelGeometry.chunk) {
         var chunk = TaskVectorChunk<Element>(block, offset: offset, models: models)
-        poison += chunk.fill(filters, counts)
+        poison += chunk.fill(filters)
         body(chunk)
       }
       return poison
@@ -111,9 +110,10 @@ struct TaskVectorChunk<Element: KernelElement> {
   var spareRow: Int { models + 1 }
 
   /// Fill the rows of the task vectors.
+  /// - Parameter counts: receives per row how many elements are not 0 after its filter; nil: they are not counted.
   /// - Returns: 0, or NaN if a difference is not finite.
   @inline(__always)
-  mutating func fill(_ filters: UnsafePointer<RowFilter>, _ counts: UnsafeMutablePointer<Double>?) -> Double {
+  mutating func fill(_ filters: UnsafePointer<RowFilter>, _ counts: UnsafeMutablePointer<Double>? = nil) -> Double {
     var poison = 0.0
     for k in 0..<models { poison += filters[k].fill(self, k, counts.map { $0 + k }) }
     isPoisoned = poison != 0
