@@ -15,9 +15,10 @@ let package = Package(
 
     .target(name: "COpenBLASLock"),
     .target(name: "CPageGuard"),
+    .target(name: "CPhilox"),
     .target(name: "Platform", dependencies: ["CPageGuard"]),
     .target(name: "JSON", dependencies: ["CJansson", "Platform"]),
-    .target(name: "TensorKernels"),
+    .target(name: "TensorKernels", dependencies: ["CPhilox"]),
     .target(name: "LinearAlgebra", dependencies: ["COpenBLAS", "COpenBLASLock", "Platform"]),
     .target(name: "Checkpoints", dependencies: ["JSON", "Platform", "TensorKernels"]),
     .target(name: "MergeMethods", dependencies: ["JSON", "LinearAlgebra", "Platform", "TensorKernels"]),

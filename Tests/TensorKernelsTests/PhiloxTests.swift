@@ -19,12 +19,23 @@ import Testing
     for (counter, key, words) in answers { #expect(ScalarPhilox.block(counter: counter, key: key) == words) }
   }
 
+  /// Both ways of making them, where the CPU knows both.
   private func words(_ stream: RandomStream, start: Int, count: Int) -> [UInt32] {
-    // A row of words is written in full blocks of 32.
-    let room = GuardedBytes(count: (count + 31) / 32 * 32 * 4)
-    stream.fill(room.start.assumingMemoryBound(to: UInt32.self), start: start, count: count)
-    #expect(room.isIntact)
-    return Array(room.load(as: UInt32.self)[..<count])
+    let all = (RandomStream.isWide ? [false, true] : [false]).map { isWide in
+      // A row of words is written in full blocks of 32.
+      let room = GuardedBytes(count: (count + 31) / 32 * 32 * 4)
+      let words = room.start.assumingMemoryBound(to: UInt32.self)
+      stream.fill(words, start: start, count: count, isWide: isWide)
+      let inOrder = Array(room.load(as: UInt32.self))
+      stream.fillPaired(words, start: start, count: count, isWide: isWide)
+      let paired = Array(room.load(as: UInt32.self))
+      #expect(room.isIntact)
+      // Of each 16 the even ones first.
+      #expect(paired == inOrder.indices.map { inOrder[$0 & ~15 | 2 * $0 & 15 | $0 >> 3 & 1] }, "wide: \(isWide)")
+      return inOrder
+    }
+    #expect(all.first == all.last)
+    return Array(all[0][..<count])
   }
 
   @Test func theFirstBlockOfAKeyOfZerosIsThePublishedOne() {
@@ -56,10 +67,11 @@ import Testing
   @Test(arguments: starts) func wordsAreThoseOfTheReference(start: Int) {
     for (model, stream) in [(0, 0), (1, 0), (7, 2), (Int(UInt32.max), .max)] as [(Int, UInt32)] {
       let random = RandomStream(seed: 99, name: "layers.0.w", model: model, stream: stream)
-      let expected = (0..<100).map {
+      // Three groups of 128, and 36 more.
+      let expected = (0..<420).map {
         ScalarPhilox.word(seed: 99, "layers.0.w", model: UInt32(model), stream: stream, start + $0)
       }
-      #expect(words(random, start: start, count: 100) == expected, "model \(model), stream \(stream)")
+      #expect(words(random, start: start, count: 420) == expected, "model \(model), stream \(stream)")
     }
   }
 
