@@ -34,9 +34,18 @@ public struct AgreeingVectors: Sendable {
   ) -> Double {
     election.withRows(Element.Arithmetic.self) { election in
       let agreeing = AgreeingRows(election: election)
-      return vectors.chunks(Element.self, block, factors: self.election.factors) { chunk in
-        agreeing.select(chunk.rows, vectors: chunk.vectors)
-        chunk.rows.addProducts(pairs, vectors: chunk.vectors, sums)
+      let onePass = OnePassSelection(election, Element.self)
+      return vectors.withRowFilters(Element.self, block, factors: self.election.factors) { filters in
+        var poison = 0.0
+        for offset in stride(from: 0, to: block.count, by: KernelGeometry.chunk) {
+          var chunk = TaskVectorChunk<Element>(block, offset: offset, models: election.models)
+          if onePass?.take(chunk, filters) != true {
+            poison += chunk.fill(filters)
+            agreeing.select(chunk.rows, vectors: chunk.vectors)
+          }
+          chunk.rows.addProducts(pairs, vectors: chunk.vectors, sums)
+        }
+        return poison
       }
     }
   }
@@ -75,13 +84,21 @@ public struct AgreeingVectors: Sendable {
     return election.withRows(In.Arithmetic.self) { election in
       withScalars(coefficients) { coefficients in
         let agreeing = AgreeingRows(election: election)
-        return vectors.chunks(In.self, block, factors: self.election.factors) { chunk in
-          if isMedian {
-            agreeing.takeMedians(chunk.rows, vectors: chunk.vectors)
-          } else {
-            agreeing.combine(chunk.rows, vectors: chunk.vectors, coefficients)
+        let onePass = isMedian ? nil : OnePassCombination(election, coefficients, place, In.self, Out.self)
+        return vectors.withRowFilters(In.self, block, factors: self.election.factors) { filters in
+          var poison = 0.0
+          for offset in stride(from: 0, to: block.count, by: KernelGeometry.chunk) {
+            var chunk = TaskVectorChunk<In>(block, offset: offset, models: election.models)
+            if let onePass, onePass.take(chunk, filters) { continue }
+            poison += chunk.fill(filters)
+            if isMedian {
+              agreeing.takeMedians(chunk.rows, vectors: chunk.vectors)
+            } else {
+              agreeing.combine(chunk.rows, vectors: chunk.vectors, coefficients)
+            }
+            place.store(chunk, Out.self)
           }
-          place.store(chunk, Out.self)
+          return poison
         }
       }
     }

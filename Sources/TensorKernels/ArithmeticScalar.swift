@@ -43,6 +43,15 @@ protocol ArithmeticScalar: SIMDScalar, BinaryFloatingPoint, Codable {
   /// All bits where the magnitude `a` is below the magnitude `b`, else 0.
   static func isBelow(_ a: SIMD8<Self>, _ b: SIMD8<Self>) -> SIMD8<Count>
 
+  /// All bits where `a` is below `b`, else 0.
+  static func isLess(_ a: SIMD8<Self>, _ b: SIMD8<Self>) -> SIMD8<Count>
+
+  /// All bits where `a` is 0, else none.
+  static func isZero(_ a: SIMD8<Self>) -> SIMD8<Count>
+
+  /// `a` negated where all bits of `mask` are set, as it is where none is.
+  static func negated(_ a: SIMD8<Self>, where mask: SIMD8<Count>) -> SIMD8<Self>
+
   /// `a`, 0 where all bits of `mask` are set.
   static func cleared(_ a: SIMD8<Self>, where mask: SIMD8<Count>) -> SIMD8<Self>
 
@@ -93,7 +102,8 @@ extension Float: ArithmeticScalar {
 
   @inline(__always)
   static func signs(_ a: SIMD8<Float>) -> SIMD8<Float> {
-    signs(a, ofZero: 0)
+    let one = Int32(bitPattern: (1 as Float).bitPattern)
+    return unsafeBitCast((isLess(.zero, a) & one) | (isLess(a, .zero) & (one | .min)), to: SIMD8<Float>.self)
   }
 
   @inline(__always)
@@ -144,6 +154,17 @@ extension Float: ArithmeticScalar {
   @inline(__always)
   static func isBelow(_ a: SIMD8<Float>, _ b: SIMD8<Float>) -> SIMD8<Int32> {
     (unsafeBitCast(a, to: SIMD8<Int32>.self) &- unsafeBitCast(b, to: SIMD8<Int32>.self)) &>> 31
+  }
+
+  @inline(__always)
+  static func isLess(_ a: SIMD8<Float>, _ b: SIMD8<Float>) -> SIMD8<Int32> { unsafeBitCast(a .< b, to: SIMD8<Int32>.self) }
+
+  @inline(__always)
+  static func isZero(_ a: SIMD8<Float>) -> SIMD8<Int32> { unsafeBitCast(a .== 0, to: SIMD8<Int32>.self) }
+
+  @inline(__always)
+  static func negated(_ a: SIMD8<Float>, where mask: SIMD8<Int32>) -> SIMD8<Float> {
+    unsafeBitCast(unsafeBitCast(a, to: SIMD8<Int32>.self) ^ (mask & .min), to: SIMD8<Float>.self)
   }
 
   @inline(__always)
@@ -215,7 +236,8 @@ extension Double: ArithmeticScalar {
 
   @inline(__always)
   static func signs(_ a: SIMD8<Double>) -> SIMD8<Double> {
-    signs(a, ofZero: 0)
+    let one = Int64(bitPattern: (1 as Double).bitPattern)
+    return unsafeBitCast((isLess(.zero, a) & one) | (isLess(a, .zero) & (one | .min)), to: SIMD8<Double>.self)
   }
 
   @inline(__always)
@@ -272,6 +294,17 @@ extension Double: ArithmeticScalar {
   @inline(__always)
   static func isBelow(_ a: SIMD8<Double>, _ b: SIMD8<Double>) -> SIMD8<Int64> {
     (unsafeBitCast(a, to: SIMD8<Int64>.self) &- unsafeBitCast(b, to: SIMD8<Int64>.self)) &>> 63
+  }
+
+  @inline(__always)
+  static func isLess(_ a: SIMD8<Double>, _ b: SIMD8<Double>) -> SIMD8<Int64> { unsafeBitCast(a .< b, to: SIMD8<Int64>.self) }
+
+  @inline(__always)
+  static func isZero(_ a: SIMD8<Double>) -> SIMD8<Int64> { unsafeBitCast(a .== 0, to: SIMD8<Int64>.self) }
+
+  @inline(__always)
+  static func negated(_ a: SIMD8<Double>, where mask: SIMD8<Int64>) -> SIMD8<Double> {
+    unsafeBitCast(unsafeBitCast(a, to: SIMD8<Int64>.self) ^ (mask & .min), to: SIMD8<Double>.self)
   }
 
   @inline(__always)

@@ -57,11 +57,11 @@ public struct DisjointMerge: Sendable {
   ) -> Double where In.Arithmetic == Out.Arithmetic {
     withRows(In.Arithmetic.self) { merge in
       vectors.withRowFilters(In.self, block, factors: election.factors) { filters in
-        let onePass = OnePassMerge(merge, place, In.self, Out.self)
+        let onePass = OnePassMerge(merge, place, In.self, Out.self, sums: sums)
         var poison = 0.0
         for offset in stride(from: 0, to: block.count, by: KernelGeometry.chunk) {
           var chunk = TaskVectorChunk<In>(block, offset: offset, models: merge.election.models)
-          if let onePass, onePass.run(chunk, filters, sums) { continue }
+          if let onePass, onePass.take(chunk, filters) { continue }
           poison += chunk.fill(filters, sums)
           sums[chunk.models] += merge.run(chunk)
           place.store(chunk, Out.self)

@@ -2,8 +2,8 @@ import Synchronization
 
 // What a random drop has kept, one bit per element, so that only the first sweep over a tensor computes random words.
 //
-// Layout: a chunk of 1024 elements has four vectors of eight 32-bit words; bit b of word l of vector g stands for lane l of the row's
-// vector 32 g + b. So a vector of masks is one shift away, and one more vector is added with one `or`. Rows hold elements in an
+// Layout: a chunk of 1024 elements has four vectors of eight 32-bit words; bit 31 - b of word l of vector g stands for lane l of the
+// row's vector 32 g + b. So a vector of masks is one shift away, and one more vector is added with one `or`. Rows hold elements in an
 // order of their type's own (Lanes.swift): a mask that was written from one kind is only read from the same kind.
 
 /// The kept elements of one model's tensor. Written by the first sweep over all of it, each chunk by one worker, and read by the later ones.
@@ -57,10 +57,10 @@ extension DropMask {
   ) {
     for group in 0..<(vectors + 31) / 32 {
       var all = SIMD8<Int32>.zero
-      var bit: Int32 = 1
+      var bit = Int32.min
       for v in 32 * group..<min(32 * group + 32, vectors) {
         all |= masks(of: words.load(fromByteOffset: 32 * v, as: SIMD8<UInt32>.self), below: limit) & bit
-        bit &<<= 1
+        bit = Int32(bitPattern: UInt32(bitPattern: bit) &>> 1)
       }
       bits[group] = all
     }
@@ -83,8 +83,8 @@ extension DropMask {
         }
         let wide = SIMD16<Int32>(truncatingIfNeeded: sixteen)
         let (low, high) = Element.isPaired ? (wide.evenHalf, wide.oddHalf) : (wide.lowHalf, wide.highHalf)
-        let shift = Int32(truncatingIfNeeded: 2 * (tile - 16 * group))
-        all |= (low &<< shift) | (high &<< (shift &+ 1))
+        let shift = Int32(truncatingIfNeeded: 31 - 2 * (tile - 16 * group))
+        all |= (low &<< shift) | (high &<< (shift &- 1))
       }
       bits[group] = all
     }

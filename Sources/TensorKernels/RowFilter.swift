@@ -240,7 +240,7 @@ struct RowFilter {
     if case .ranked(let stream, let keep) = drop { drop(chunk, k, stream, keep) }
     if let bits = bits(chunk, k) {
       for v in 0..<vectors {
-        rows.set(k, v, Scalar.kept(rows.vector(k, v), mask: (bits[v / 32] &<< Int32(31 - v % 32)) &>> 31))
+        rows.set(k, v, Scalar.kept(rows.vector(k, v), mask: (bits[v / 32] &<< Int32(v % 32)) &>> 31))
       }
     }
     if ceiling < .infinity { clip(chunk, k, Scalar(ceiling)) }

@@ -42,7 +42,7 @@ struct TaskVectorRow<Element: KernelElement> {
     let least: SIMD8<Scalar>
     let most: SIMD8<Scalar>
     let narrow: Bool
-    /// The masks of the lanes that come next, the lowest bits first.
+    /// The masks of the lanes that come next, the highest bits first.
     var bits = SIMD8<Int32>.zero
     var trimmed = SIMD8<Scalar.Count>.zero
     var others = SIMD8<Scalar.Count>.zero
@@ -56,9 +56,9 @@ struct TaskVectorRow<Element: KernelElement> {
     mutating func filter(_ lanes: Lanes<Scalar>, drops: Bool, cuts: Bool, clips: Bool) -> Lanes<Scalar> {
       var (low, high) = (lanes.low, lanes.high)
       if drops {
-        low = Scalar.kept(low, mask: (bits &<< 31) &>> 31)
-        high = Scalar.kept(high, mask: (bits &<< 30) &>> 31)
-        bits = bits &>> 2
+        low = Scalar.kept(low, mask: bits &>> 31)
+        high = Scalar.kept(high, mask: (bits &<< 1) &>> 31)
+        bits = bits &<< 2
       }
       if cuts {
         let (rank, other) = (Scalar.magnitudes(low, narrow: narrow), Scalar.magnitudes(high, narrow: narrow))

@@ -57,6 +57,26 @@ import Testing
     checkSigns(Double.self)
   }
 
+  private func checkMasks<Scalar: ArithmeticScalar>(_: Scalar.Type) {
+    for x in Self.specials + [.nan] {
+      for y in Self.specials + [.nan] {
+        let (a, b) = (SIMD8(repeating: Scalar(x)), SIMD8(repeating: Scalar(y)))
+        let isLess = Scalar.isLess(a, b)
+        #expect(isLess == SIMD8(repeating: Scalar(x) < Scalar(y) ? ~0 : 0), "\(x) below \(y)")
+        #expect(Scalar.isZero(a) == SIMD8(repeating: Scalar(x) == 0 ? ~0 : 0), "\(x)")
+        let negated = Scalar.negated(a, where: isLess)
+        #expect(negated[3].sign == (x < y ? -Scalar(x) : Scalar(x)).sign && negated[3].magnitude == a[3].magnitude || x.isNaN)
+      }
+      let sign = Scalar.signs(SIMD8(repeating: Scalar(x)))
+      #expect(sign == SIMD8(repeating: Scalar(x) > 0 ? 1 : Scalar(x) < 0 ? -1 : 0) && (sign[0] != 0 || sign[0].sign == .plus))
+    }
+  }
+
+  @Test func masksSayWhatComparesAndNegateByThem() {
+    checkMasks(Float.self)
+    checkMasks(Double.self)
+  }
+
   @Test func signsAreTakenLaneByLane() {
     let values = SIMD8<Float>(1, -2, 3, -4, 5, -6, 0, 8)
     let signs = SIMD8<Float>(-1, -1, 1, 1, 0, 0, -1, -0.5)

@@ -20,11 +20,11 @@ import Testing
     let block = inputs.block(count: count, workspace: workspace)
     let chunk = TaskVectorChunk<Element>(block, offset: 0, models: 2)
     var row = TaskVectorRow(chunk, 1, narrow: !inputs.dtype.isWide)
-    // Bit b of word l of vector g stands for lane l of vector 32 g + b.
+    // Bit 31 - b of word l of vector g stands for lane l of vector 32 g + b.
     var bits = [SIMD8<Int32>](repeating: .zero, count: DropMask.vectors)
     for i in 0..<count where kept?[i] == true {
       let place = i & ~15 | Element.position(of: i & 15)
-      bits[place / 256][place % 8] |= Int32(truncatingIfNeeded: 1 << UInt32(place / 8 % 32))
+      bits[place / 256][place % 8] |= Int32(truncatingIfNeeded: 1 << UInt32(31 - place / 8 % 32))
     }
     row.most = 2.5
     (row.least, row.factor) = (Element.Arithmetic(least), Element.Arithmetic(factor))

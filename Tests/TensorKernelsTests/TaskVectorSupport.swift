@@ -54,6 +54,31 @@ func noFilters(_ models: Int, narrow: Bool = true) -> TaskVectors {
   TaskVectors(filters: (0..<models).map { _ in TaskVectorFilter() }, narrow: narrow)
 }
 
+/// Kinds of `filters`.
+let filterKinds = ["none", "cut", "cut through ties", "clip", "drop", "drop of one", "drop and cut"]
+
+func filters(_ kind: String, _ models: Int) -> TaskVectors {
+  var vectors = noFilters(models)
+  for k in 0..<models {
+    switch kind {
+    case "cut": vectors.filters[k].cut = .below(threshold: 0.5 + 0.25 * Double(k % 2), tiesBefore: 0)
+    case "cut through ties": vectors.filters[k].cut = .below(threshold: 0.5, tiesBefore: 700 + 900 * k)
+    case "clip":
+      vectors.filters[k].ceiling = .above(threshold: 1.5, dropsBefore: 0)
+      vectors.filters[k].cut = .below(threshold: 0.25, tiesBefore: .max)
+    case "drop":
+      vectors.filters[k].drop = .bernoulli(RandomStream(seed: 4, name: "t", model: k), limit: 3 << 30)
+    case "drop of one":
+      if k == 0 { vectors.filters[k].drop = .bernoulli(RandomStream(seed: 4, name: "t", model: k), limit: 3 << 30) }
+    case "drop and cut":
+      vectors.filters[k].drop = .bernoulli(RandomStream(seed: 4, name: "t", model: k), limit: 1 << 31)
+      vectors.filters[k].cut = .below(threshold: 0.5, tiesBefore: 1024)
+    default: break
+    }
+  }
+  return vectors
+}
+
 /// Magnitudes that are exact in every type, many of them equal.
 func magnitudes(_ count: Int, seed: Int) -> [Double] { (0..<count).map { Double(($0 * 37 + seed) % 23) * 0.25 } }
 
