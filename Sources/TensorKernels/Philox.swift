@@ -40,31 +40,25 @@ public struct RandomStream: Sendable {
   /// - Parameter isWide: by the function for AVX-512 as far as it goes.
   func fill(_ words: UnsafeMutablePointer<UInt32>, start: Int, count: Int, isWide: Bool = Self.isWide) {
     withKeys { keys in
-      let done = isWide ? fillGroups(words, start: start, count: count, keys, paired: false) : 0
+      let done = isWide ? count / PHILOX_GROUP * PHILOX_GROUP : 0
+      if done > 0 { philox_fill(words, UInt64(start) / 4, done / PHILOX_GROUP, wide(keys)) }
       fillBlocks(words + done, start: start &+ done, count: count - done, keys)
-    }
-  }
-
-  /// The same words, those of even elements and those of odd ones in turn, eight each.
-  func fillPaired(_ words: UnsafeMutablePointer<UInt32>, start: Int, count: Int, isWide: Bool = Self.isWide) {
-    withKeys { keys in
-      let done = isWide ? fillGroups(words, start: start, count: count, keys, paired: true) : 0
-      fillPairedBlocks(words + done, start: start &+ done, count: count - done, keys)
     }
   }
 
   /// Does this CPU have AVX-512 at full speed?
   static let isWide = philox_is_wide() != 0
 
-  /// - Returns: how many words it has written.
-  @inline(__always)
-  private func fillGroups(
-    _ words: UnsafeMutablePointer<UInt32>, start: Int, count: Int, _ keys: UnsafePointer<UInt64>, paired: Bool
-  ) -> Int {
-    let groups = count / PHILOX_GROUP
-    philox_fill(words, UInt64(start) / 4, groups, keys, model, stream, paired ? 1 : 0)
-    return groups * PHILOX_GROUP
+  /// Mark the words below a limit as DropMask has them, without writing the words, where `isWide`. `start` is a multiple of 4.
+  /// - Parameter vectors: of the row; the bits of what follows to a multiple of 32 are set too.
+  func mark(_ bits: UnsafeMutablePointer<SIMD8<Int32>>, start: Int, vectors: Int, below limit: UInt32, paired: Bool) {
+    withKeys { keys in
+      let words = UnsafeMutableRawPointer(bits).assumingMemoryBound(to: UInt32.self)
+      philox_mark(words, UInt64(start) / 4, (vectors + 31) / 32, wide(keys), limit, paired ? 1 : 0)
+    }
   }
+
+  private func wide(_ keys: UnsafePointer<UInt64>) -> philox_stream { philox_stream(keys: keys, model: model, stream: stream) }
 
   @inline(never)
   private func fillBlocks(_ words: UnsafeMutablePointer<UInt32>, start: Int, count: Int, _ keys: UnsafePointer<UInt64>) {
@@ -88,16 +82,19 @@ public struct RandomStream: Sendable {
     }
   }
 
+  /// The same words, those of even elements and those of odd ones in turn, eight each; not by the function for AVX-512.
   @inline(never)
-  private func fillPairedBlocks(_ words: UnsafeMutablePointer<UInt32>, start: Int, count: Int, _ keys: UnsafePointer<UInt64>) {
+  func fillPaired(_ words: UnsafeMutablePointer<UInt32>, start: Int, count: Int) {
     let place = UnsafeMutableRawPointer(words)
-    for block in 0..<(count + 31) / 32 {
-      let words = words8(UInt64(start) / 4 &+ 8 &* UInt64(block), keys)
-      let (even, odd) = (Self.joined(words.0, words.2), Self.joined(words.1, words.3))
-      place.storeBytes(of: even.lowHalf, toByteOffset: 128 * block, as: SIMD4<UInt64>.self)
-      place.storeBytes(of: odd.lowHalf, toByteOffset: 128 * block + 32, as: SIMD4<UInt64>.self)
-      place.storeBytes(of: even.highHalf, toByteOffset: 128 * block + 64, as: SIMD4<UInt64>.self)
-      place.storeBytes(of: odd.highHalf, toByteOffset: 128 * block + 96, as: SIMD4<UInt64>.self)
+    withKeys { keys in
+      for block in 0..<(count + 31) / 32 {
+        let words = words8(UInt64(start) / 4 &+ 8 &* UInt64(block), keys)
+        let (even, odd) = (Self.joined(words.0, words.2), Self.joined(words.1, words.3))
+        place.storeBytes(of: even.lowHalf, toByteOffset: 128 * block, as: SIMD4<UInt64>.self)
+        place.storeBytes(of: odd.lowHalf, toByteOffset: 128 * block + 32, as: SIMD4<UInt64>.self)
+        place.storeBytes(of: even.highHalf, toByteOffset: 128 * block + 64, as: SIMD4<UInt64>.self)
+        place.storeBytes(of: odd.highHalf, toByteOffset: 128 * block + 96, as: SIMD4<UInt64>.self)
+      }
     }
   }
 

@@ -204,6 +204,9 @@ struct RowFilter {
   private func mark<Element: KernelElement>(
     _ chunk: TaskVectorChunk<Element>, _ stream: RandomStream, _ limit: UInt32, _ bits: UnsafeMutablePointer<SIMD8<Int32>>
   ) {
+    if RandomStream.isWide, chunk.start % 4 == 0 {
+      return stream.mark(bits, start: chunk.start, vectors: chunk.vectors, below: limit, paired: Element.isPaired)
+    }
     let place = UnsafeMutableRawPointer(chunk.rows[chunk.spareRow])
     if !Element.isPaired || chunk.start % 4 != 0 {
       let words = UnsafeRawPointer(words(chunk, stream))

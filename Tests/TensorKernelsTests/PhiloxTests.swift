@@ -19,23 +19,49 @@ import Testing
     for (counter, key, words) in answers { #expect(ScalarPhilox.block(counter: counter, key: key) == words) }
   }
 
-  /// Both ways of making them, where the CPU knows both.
+  /// Made in both ways, where the CPU knows both.
   private func words(_ stream: RandomStream, start: Int, count: Int) -> [UInt32] {
     let all = (RandomStream.isWide ? [false, true] : [false]).map { isWide in
       // A row of words is written in full blocks of 32.
       let room = GuardedBytes(count: (count + 31) / 32 * 32 * 4)
-      let words = room.start.assumingMemoryBound(to: UInt32.self)
-      stream.fill(words, start: start, count: count, isWide: isWide)
-      let inOrder = Array(room.load(as: UInt32.self))
-      stream.fillPaired(words, start: start, count: count, isWide: isWide)
-      let paired = Array(room.load(as: UInt32.self))
+      stream.fill(room.start.assumingMemoryBound(to: UInt32.self), start: start, count: count, isWide: isWide)
       #expect(room.isIntact)
-      // Of each 16 the even ones first.
-      #expect(paired == inOrder.indices.map { inOrder[$0 & ~15 | 2 * $0 & 15 | $0 >> 3 & 1] }, "wide: \(isWide)")
-      return inOrder
+      return Array(room.load(as: UInt32.self))
     }
     #expect(all.first == all.last)
     return Array(all[0][..<count])
+  }
+
+  /// Of each 16 those of the even elements first.
+  private func paired(_ words: [UInt32]) -> [UInt32] { words.indices.map { words[$0 & ~15 | 2 * $0 & 15 | $0 >> 3 & 1] } }
+
+  @Test func pairedWordsAreTheSameInAnotherOrder() {
+    let random = RandomStream(seed: 3, name: "w", model: 1)
+    for start in [0, 4, 1020] {
+      let room = GuardedBytes(count: 160 * 4)
+      random.fillPaired(room.start.assumingMemoryBound(to: UInt32.self), start: start, count: 130)
+      #expect(room.isIntact && room.load(as: UInt32.self) == paired(words(random, start: start, count: 160)))
+    }
+  }
+
+  @Test(.enabled(if: RandomStream.isWide)) func marksAreThoseOfTheWords() {
+    let random = RandomStream(seed: 3, name: "w", model: 1, stream: 2)
+    for (start, vectors) in [(0, 128), (4, 2), (4 << 32 - 8, 66), (1 << 55, 32)] {
+      let words = words(random, start: start, count: (vectors + 31) / 32 * 256)
+      for limit in [0, 1 << 31, 3 << 30, UInt32.max] {
+        for isPaired in [false, true] {
+          let room = GuardedBytes(count: words.count / 8)
+          random.mark(
+            room.start.assumingMemoryBound(to: SIMD8<Int32>.self), start: start, vectors: vectors, below: limit,
+            paired: isPaired)
+          let marks = room.load(as: UInt32.self)
+          let expected = (isPaired ? paired(words) : words).map { $0 < limit }
+          // Bit 31 - b of word l of 8 stands for lane l of vector b.
+          let found = expected.indices.map { marks[$0 / 256 * 8 + $0 % 8] >> UInt32(31 - $0 % 256 / 8) & 1 == 1 }
+          #expect(found == expected && room.isIntact, "\(vectors) vectors from \(start), limit \(limit), paired: \(isPaired)")
+        }
+      }
+    }
   }
 
   @Test func theFirstBlockOfAKeyOfZerosIsThePublishedOne() {
