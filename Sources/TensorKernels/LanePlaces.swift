@@ -44,12 +44,43 @@ struct LanePlaces {
       over &-= tooLarge
       let inside = ~Scalar.bytes(tooLarge | Scalar.isBelow(rank, least)) & 0x0101_0101_0101_0101
       // The product has byte i as bit i of its top byte.
-      let order = orders[Int(truncatingIfNeeded: (inside &* 0x0102_0408_1020_4080) &>> 56)]
+      let order = orders[Int(PackedMask.packed(inside))]
       place.storeBytes(
         of: order &+ UInt16(truncatingIfNeeded: 8 &* v), toByteOffset: 2 &* count, as: SIMD8<UInt16>.self)
       count &+= inside.nonzeroBitCount
     }
     above &+= over
     return count
+  }
+
+  /// List the words from `low` up to `high`, which is not listed, and mark those below `low` with 1, the others with 0.
+  /// - Parameter count: at most a chunk.
+  /// - Returns: how many are listed.
+  @inline(never)
+  func fill(
+    _ words: UnsafePointer<UInt32>, count: Int, from low: UInt64, to high: UInt64, marks: UnsafeMutablePointer<UInt8>
+  ) -> Int {
+    let (source, place, target) = (UnsafeRawPointer(words), UnsafeMutableRawPointer(list), UnsafeMutableRawPointer(marks))
+    // Below 2^32 every word is, which has no 32 bits.
+    let (all, most) = (SIMD8<Int32>(repeating: low >> 32 > 0 ? -1 : 0), SIMD8<Int32>(repeating: high >> 32 > 0 ? -1 : 0))
+    let (least, end) = (UInt32(truncatingIfNeeded: low), UInt32(truncatingIfNeeded: high))
+    var found = 0
+    for i in stride(from: 0, to: count & ~7, by: 8) {
+      let eight = source.loadUnaligned(fromByteOffset: 4 &* i, as: SIMD8<UInt32>.self)
+      let below = masks(of: eight, below: least) | all
+      let inside = ~below & (masks(of: eight, below: end) | most) & 1
+      target.storeBytes(of: Float.bytes(below & 1), toByteOffset: i, as: UInt64.self)
+      let bits = Float.bytes(inside)
+      let order = orders[Int(PackedMask.packed(bits))]
+      place.storeBytes(of: order &+ UInt16(truncatingIfNeeded: i), toByteOffset: 2 &* found, as: SIMD8<UInt16>.self)
+      found &+= bits.nonzeroBitCount
+    }
+    for i in count & ~7..<count {
+      let word = UInt64(words[i])
+      marks[i] = word < low ? 1 : 0
+      list[found] = UInt16(truncatingIfNeeded: i)
+      found &+= word >= low && word < high ? 1 : 0
+    }
+    return found
   }
 }

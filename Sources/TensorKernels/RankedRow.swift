@@ -5,8 +5,9 @@
 // 1. A histogram of the magnitudes: over the upper bits of their patterns, 8 powers of two below the row's largest, the rest in one bin.
 //    A bin has two halves: the magnitude of which the upper bits are all there is (and 0, in the lowest bin), and those above it. The
 //    differences of BF16 or F16 weights have few bits, so most elements are in first halves, many in each.
-// 2. The elements of a first half are equal: their ranks are those of the half, in the order in which they come. The elements of a
-//    second half have ranks between two numbers, so limits between two limits, and a word outside these decides.
+// 2. A word outside all limits decides by itself. Else, the elements of a first half are equal: their ranks are those of the half, in the
+//    order in which they come. The elements of a second half have ranks between two numbers, so limits between two limits, and a word
+//    outside these decides.
 // 3. Of the few that are left the rank is counted: the elements below, and the equal ones before. If there are too many (an outlier so
 //    far away that the row shares the lowest bin), the row is sorted by radix.
 //
@@ -31,9 +32,10 @@ struct RankedRow {
     /// Of each element: twice its bin, and one more in the second half.
     fileprivate let halves: UnsafeMutablePointer<UInt16>
     fileprivate let listed: UnsafeMutablePointer<Int32>
-    /// Of each half bin: how many elements, at even places and at odd ones, then the next rank; the limit of its first rank.
-    fileprivate let sizes: UnsafeMutablePointer<UInt32>
-    fileprivate let edges: UnsafeMutablePointer<UInt64>
+    /// Of each element: how many of its half bin come before it.
+    fileprivate let earlier: UnsafeMutablePointer<UInt32>
+    /// Of each half bin: how many elements, then its first rank; one more for the end of the last.
+    fileprivate let firsts: UnsafeMutablePointer<UInt32>
     /// Two rows each, to sort from one into the other; made when first wanted.
     fileprivate lazy var keys = UnsafeMutablePointer<UInt64>.allocate(capacity: 2 * length)
     fileprivate lazy var places = UnsafeMutablePointer<Int32>.allocate(capacity: 2 * length)
@@ -48,8 +50,8 @@ struct RankedRow {
       mask = .allocate(capacity: length)
       halves = .allocate(capacity: length)
       listed = .allocate(capacity: length + 1)
-      sizes = .allocate(capacity: 2 * count)
-      edges = .allocate(capacity: count + 1)
+      earlier = .allocate(capacity: length)
+      firsts = .allocate(capacity: count + 1)
     }
 
     fileprivate func sorting() -> (keys: UnsafeMutablePointer<UInt64>, places: UnsafeMutablePointer<Int32>) {
@@ -63,15 +65,15 @@ struct RankedRow {
       mask.deallocate()
       halves.deallocate()
       listed.deallocate()
-      sizes.deallocate()
-      edges.deallocate()
+      earlier.deallocate()
+      firsts.deallocate()
       if isSorting {
         keys.deallocate()
         places.deallocate()
       }
     }
 
-    static func bytes(length: Int) -> Int { length * 43 + RankedRow.halves(length) * 16 + 160 }
+    static func bytes(length: Int) -> Int { length * 47 + RankedRow.halves(length) * 4 + 160 }
   }
 
   /// Per rank the word below which an element stays, the last one twice.
@@ -109,15 +111,15 @@ struct RankedRow {
       return settle(length, patterns, words, mask)
     }
     bin(patterns)
-    rank()
+    count()
     let left = undecided(among: decide(words, into: mask), words)
     if left > 0 { settle(left, patterns, words, mask) }
   }
 
-  /// The half bin of each element, and how many elements each has.
+  /// The half bin of each element.
   @inline(__always)
   private func bin<Pattern: MagnitudePattern>(_ patterns: UnsafePointer<Pattern>) {
-    let (halves, sizes) = (scratch.halves, scratch.sizes)
+    let halves = scratch.halves
     let shift = Pattern(Pattern.fraction + 3 - Self.binBits(length))
     var largest: Pattern = 0
     for i in 0..<length { largest = max(largest, patterns[i]) }
@@ -130,58 +132,63 @@ struct RankedRow {
       let first = (lowest &+ bin &<< shift) & (0 &- ((0 &- bin) &>> sign))
       halves[i] = UInt16(truncatingIfNeeded: bin &<< 1 | (0 &- (patterns[i] ^ first)) &>> sign)
     }
-    // Even and odd places apart: equal neighbours would wait for one another's sum.
-    let count = Self.halves(length)
-    let others = sizes + count
-    sizes.update(repeating: 0, count: 2 * count)
-    for i in stride(from: 1, to: length, by: 2) {
-      sizes[Int(halves[i - 1])] &+= 1
-      others[Int(halves[i])] &+= 1
-    }
-    if length % 2 > 0 { sizes[Int(halves[length - 1])] &+= 1 }
   }
 
-  /// The first rank of each half bin, and its limit.
+  /// How many elements each half bin has, and the first rank of each.
   @inline(__always)
-  private func rank() {
-    let (sizes, edges) = (scratch.sizes, scratch.edges)
+  private func count() {
+    let (halves, earlier, firsts) = (scratch.halves, scratch.earlier, scratch.firsts)
     let count = Self.halves(length)
-    var first: UInt32 = 0
-    for half in 0..<count {
-      edges[half] = limits[Int(first)]
-      (sizes[half], first) = (first, first &+ sizes[half] &+ sizes[half + count])
-    }
-    edges[count] = limits[length]
-  }
-
-  /// Decide by the next rank of each element's half bin, and list those of second halves.
-  @inline(__always)
-  private func decide(_ words: UnsafePointer<UInt32>, into mask: UnsafeMutablePointer<UInt8>) -> Int {
-    let (halves, ranks, listed) = (scratch.halves, scratch.sizes, scratch.listed)
-    var count = 0
+    firsts.update(repeating: 0, count: count)
     for i in 0..<length {
       let half = Int(halves[i])
-      let rank = ranks[half]
-      ranks[half] = rank &+ 1
-      // Below 0 in 64 bits: the word is below the limit.
-      mask[i] = UInt8(truncatingIfNeeded: (UInt64(words[i]) &- limits[Int(rank)]) &>> 63)
-      listed[count] = Int32(truncatingIfNeeded: i)
-      count &+= half & 1
+      let before = firsts[half]
+      earlier[i] = before
+      firsts[half] = before &+ 1
     }
-    return count
+    var first: UInt32 = 0
+    for half in 0..<count { (firsts[half], first) = (first, first &+ firsts[half]) }
+    firsts[count] = first
+  }
+
+  /// Decide the elements whose words are not below all limits, nor above: by the rank that each has if those of its half bin are equal. List
+  /// those of second halves.
+  /// - Returns: how many are listed.
+  @inline(__always)
+  private func decide(_ words: UnsafePointer<UInt32>, into mask: UnsafeMutablePointer<UInt8>) -> Int {
+    let (halves, earlier, firsts, listed) = (scratch.halves, scratch.earlier, scratch.firsts, scratch.listed)
+    let (low, high) = (min(limits[0], limits[length]), max(limits[0], limits[length]))
+    return LanePlaces.withChunk { places in
+      var count = 0
+      for start in stride(from: 0, to: length, by: KernelGeometry.chunk) {
+        let open = places.fill(
+          words + start, count: min(KernelGeometry.chunk, length - start), from: low, to: high, marks: mask + start)
+        for place in 0..<open {
+          let i = start &+ places[place]
+          let half = Int(halves[i])
+          let rank = firsts[half] &+ earlier[i]
+          // Below 0 in 64 bits: the word is below the limit.
+          mask[i] = UInt8(truncatingIfNeeded: (UInt64(words[i]) &- limits[Int(rank)]) &>> 63)
+          listed[count] = Int32(truncatingIfNeeded: i)
+          count &+= half & 1
+        }
+      }
+      return count
+    }
   }
 
   /// Of the `count` listed elements, keep those on the list that another rank of their half bin may decide otherwise.
   @inline(__always)
   private func undecided(among count: Int, _ words: UnsafePointer<UInt32>) -> Int {
-    let (halves, listed, edges) = (scratch.halves, scratch.listed, scratch.edges)
+    let (halves, listed, firsts) = (scratch.halves, scratch.listed, scratch.firsts)
     var left = 0
     for place in 0..<count {
       let i = listed[place]
       let (half, word) = (Int(halves[Int(i)]), UInt64(words[Int(i)]))
       listed[left] = i
       // Below the one limit, not below the other.
-      left &+= Int(truncatingIfNeeded: ((word &- edges[half]) ^ (word &- edges[half + 1])) &>> 63)
+      let (one, other) = (word &- limits[Int(firsts[half])], word &- limits[Int(firsts[half + 1])])
+      left &+= Int(truncatingIfNeeded: (one ^ other) &>> 63)
     }
     return left
   }

@@ -121,12 +121,8 @@ public struct TallMasks: Sendable {
       let low = Element.Arithmetic.signBytes(rows.vector(row, 2 * tile))
       let high = Element.Arithmetic.signBytes(rows.vector(row, 2 * tile + 1))
       let bytes = unsafeBitCast(Element.inOrder(low, high), to: SIMD2<UInt64>.self)
-      bits[2 * tile] = Self.packed(bytes[0])
-      if length - 16 * tile > 8 { bits[2 * tile + 1] = Self.packed(bytes[1]) }
+      bits[2 * tile] = PackedMask.packed(bytes[0])
+      if length - 16 * tile > 8 { bits[2 * tile + 1] = PackedMask.packed(bytes[1]) }
     }
   }
-
-  /// Eight bytes of 0 or 1 as bits, the lowest first: the product shifts byte j to bit 56 + j, and nothing else gets there.
-  @inline(__always)
-  private static func packed(_ bytes: UInt64) -> UInt8 { UInt8(truncatingIfNeeded: (bytes &* 0x0102_0408_1020_4080) &>> 56) }
 }

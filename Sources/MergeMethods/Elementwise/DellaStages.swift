@@ -8,8 +8,8 @@ import TensorKernels
 // A row of a matrix is one output's weights; of a tensor of more dimensions, all that has the same first index; a vector is one row.
 // A density of 1 drops nothing, of 0 everything; in between, density +- epsilon must be inside (0, 1).
 // Sweeps: one for the L1 sums, if task vectors are rescaled, and one to write; each ranks a row while it is in cache. Traffic of each:
-// (K + 1) * size bytes per element. Memory: the masks of one block per worker, or those of the tensor up to 64 MiB, which are then made
-// only once.
+// (K + 1) * size bytes per element. Memory: the masks of one block per worker, and those of the tensor, a bit per element, up to 64 MiB,
+// which are then made only once.
 // compat mergekit: rows of a tensor of more than two dimensions run along the second axis, as torch's dim=1 has it.
 // Source: Deep et al., "DELLA-Merging: Reducing Interference in Model Merging through Magnitude-Based Sampling", arXiv:2406.11617.
 
@@ -26,19 +26,32 @@ struct DellaStages {
   /// For all sweeps; nil: each makes its own.
   private let masks: Masks?
 
-  /// One byte per element of each model. Written by the first sweep, each row by one worker, and read by the second.
+  /// One bit per element of each model. Written by the first sweep, each byte by one worker, and read by the second.
   private final class Masks: @unchecked Sendable {
-    let bytes: UnsafeMutablePointer<UInt8>
+    private let bits: UnsafeMutablePointer<UInt8>
+    private let bytes: Int
     var isComplete = false
 
-    init(count: Int) { bytes = .allocate(capacity: max(1, count)) }
+    init(models: Int, elements: Int) {
+      bytes = PackedMask.bytes(elements: elements)
+      bits = .allocate(capacity: max(1, models * bytes))
+    }
 
-    deinit { bytes.deallocate() }
+    deinit { bits.deallocate() }
+
+    /// - Parameter start: a multiple of 8.
+    func put(_ mask: UnsafePointer<UInt8>, model: Int, start: Int, count: Int) {
+      PackedMask.pack(mask, count: count, into: bits + model * bytes + start / 8)
+    }
+
+    func get(model: Int, start: Int, count: Int, into mask: UnsafeMutablePointer<UInt8>) {
+      PackedMask.unpack(bits + model * bytes + start / 8, count: count, into: mask)
+    }
   }
 
   /// Bytes of the masks that are kept; 0: none.
   private static func keptMasks(_ tensor: TensorContext, _ rescale: TaskVectorSettings.Rescale) -> Int {
-    let bytes = tensor.modelCount * tensor.count
+    let bytes = tensor.modelCount * PackedMask.bytes(elements: tensor.count)
     return rescale == .l1 && bytes <= 64 << 20 ? bytes : 0
   }
 
@@ -62,15 +75,13 @@ struct DellaStages {
     } else {
       (length, step) = (max(1, shape.count < 2 ? tensor.count : shape.dropFirst().reduce(1, *)), 1)
     }
-    let kept = Self.keptMasks(tensor, rescale)
-    masks = kept > 0 ? Masks(count: kept) : nil
+    // Blocks begin at multiples of the granule, and so share no byte.
+    let isKept = Self.keptMasks(tensor, rescale) > 0 && Self.granule(length * step) % 8 == 0
+    masks = isKept ? Masks(models: tensor.modelCount, elements: tensor.count) : nil
   }
 
   /// Whole rows, and at least a chunk, so that sums are cut at the same places whatever the blocks are.
-  private var granule: Int {
-    let slab = length * step
-    return (KernelGeometry.chunk + slab - 1) / slab * slab
-  }
+  private static func granule(_ slab: Int) -> Int { (KernelGeometry.chunk + slab - 1) / slab * slab }
 
   var sumOfWeights: Double { weights.reduce(0, +) }
 
@@ -90,18 +101,21 @@ struct DellaStages {
         probability: density[k], slope: epsilon[k], length: length,
         stream: RandomStream(seed: seed, name: tensor.name, model: k), narrow: narrow)
     }
-    let (first, masks, elements) = (tensor.firstModel, self.masks, tensor.count)
+    let (first, masks) = (tensor.firstModel, self.masks)
     var sweep = Sweep(sums: sums + 1, writes: writes) { block in
       let scratch = RowRanks.Scratch(length: length, step: step)
-      withUnsafeTemporaryAllocation(of: UInt8.self, capacity: masks == nil ? max(1, models * block.count) : 1) { space in
+      withUnsafeTemporaryAllocation(of: UInt8.self, capacity: max(1, models * block.count)) { space in
         var vectors = TaskVectors(filters: [TaskVectorFilter](repeating: TaskVectorFilter(), count: models), narrow: narrow)
         for k in 0..<models {
           if density[k] <= 0 { vectors.filters[k].cut = .everything }
           guard density[k] > 0, density[k] < 1 else { continue }
-          let mask = masks.map { $0.bytes + k * elements + block.start } ?? space.baseAddress! + k * block.count
-          if masks?.isComplete != true {
+          let mask = space.baseAddress! + k * block.count
+          if let masks, masks.isComplete {
+            masks.get(model: k, start: block.start, count: block.count, into: mask)
+          } else {
             ranks[k].mask(
               block.inputs, model: first + k, start: block.start, count: block.count, step: step, scratch: scratch, into: mask)
+            masks?.put(mask, model: k, start: block.start, count: block.count)
           }
           vectors.filters[k].drop = .masked(BlockMask(bytes: mask, start: block.start))
         }
@@ -113,16 +127,16 @@ struct DellaStages {
       masks?.isComplete = true
       return try next(sums.dropFirst())
     }
-    sweep.granule = granule
+    sweep.granule = Self.granule(length * step)
     return sweep
   }
 
-  /// Bytes of the masks that are kept, or of one worker's block, and of its rows.
+  /// Bytes of the masks that are kept, and of one worker's block and rows.
   static func scratchBytes(_ tensor: TensorContext, rescale: TaskVectorSettings.Rescale) -> Int {
     let row = max(1, tensor.shape.count < 2 ? tensor.count : tensor.shape.dropFirst().reduce(1, *))
     let block = max(row + KernelGeometry.chunk, 65536)
     let kept = keptMasks(tensor, rescale)
-    return max(kept, tensor.modelCount * block) + RowRanks.Scratch.bytes(length: row, step: 1)
+    return kept + tensor.modelCount * block + RowRanks.Scratch.bytes(length: row, step: 1)
   }
 
   // MARK: - Rescale, and write
@@ -136,7 +150,7 @@ struct DellaStages {
       guard density.contains(where: { $0 < 1 }) else { return last([Double](repeating: 1, count: models)) }
       let smallest = parameters.isMergekit ? 1e-7 : 0
       return .sweep(
-        sweep(sums: 2 * models, writes: false) { [granule] vectors, block, _, sums in
+        sweep(sums: 2 * models, writes: false) { [granule = Self.granule(length * step)] vectors, block, _, sums in
           var poison = 0.0
           for from in stride(from: 0, to: block.count, by: granule) {
             let part = TaskVectorBlock(
