@@ -23,7 +23,8 @@ int philox_is_wide(void) {
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vbmi2");
 }
 
-/* The words of a group, with `paired` of each 16 those at even places first. Each lane has one in its low half; what gathers in the high one, products do not look at. */
+/* The words of a group, with `paired` of each 16 those at even places first. Each lane has one in its low half; what gathers in the high
+ * one, products do not look at. */
 INLINE group make(uint64_t counter, philox_stream stream, int paired) {
   const lanes low = (lanes){0} + 0xFFFFFFFF;
   lanes x0[VECTORS], x1[VECTORS], x2[VECTORS], x3[VECTORS];
@@ -75,8 +76,9 @@ INLINE void mark(uint32_t *bits, uint64_t counter, long count, philox_stream str
         marks |= (words16)(all.half[half] < limit) & bit >> (uint32_t)(2 * half);
       }
     }
-    *(unaligned8 *)(bits + 8 * i) =
-      __builtin_shufflevector(marks, marks, 0, 1, 2, 3, 4, 5, 6, 7) | __builtin_shufflevector(marks, marks, 8, 9, 10, 11, 12, 13, 14, 15);
+    words8 low = __builtin_shufflevector(marks, marks, 0, 1, 2, 3, 4, 5, 6, 7);
+    words8 high = __builtin_shufflevector(marks, marks, 8, 9, 10, 11, 12, 13, 14, 15);
+    *(unaligned8 *)(bits + 8 * i) = low | high;
   }
 }
 

@@ -4,7 +4,8 @@
 //
 // What RowFilter.swift says, and to the bit what it gives, where the output has the inputs' type, F16 or BF16, and every filter holds for a
 // whole chunk of whole tiles; the rest goes row by row. Registers are too few for more models, or for binary64.
-// Shapes, NaN rule: TaskVectors.swift; a chunk with a difference that is not finite is left to the rows.
+// Shapes, NaN rule: TaskVectors.swift; a chunk with a difference that is not finite is left to the rows. Arithmetic: binary32, a
+// difference and a product rounded once each. Traffic: (K + 1) * size bytes read per element, once.
 
 /// What stays of one model's elements in a chunk.
 struct RowLimits<Scalar: ArithmeticScalar> {
@@ -32,15 +33,15 @@ extension FilterKind {
   static var clips: Bool { false }
 }
 
-enum Drop: FilterKind { static var drops: Bool { true } }
-enum Cut: FilterKind { static var cuts: Bool { true } }
+enum DropKind: FilterKind { static var drops: Bool { true } }
+enum CutKind: FilterKind { static var cuts: Bool { true } }
 
-enum DropAndCut: FilterKind {
+enum DropAndCutKind: FilterKind {
   static var drops: Bool { true }
   static var cuts: Bool { true }
 }
 
-enum CutAndClip: FilterKind {
+enum CutAndClipKind: FilterKind {
   static var cuts: Bool { true }
   static var clips: Bool { true }
 }
@@ -82,10 +83,10 @@ extension OnePassKernel {
         cuts = cuts || limits[k].cuts
       }
       switch (drops > 0, cuts, clips) {
-      case (true, false, _): return run(chunk, limits, Drop.self)
-      case (true, true, _): return run(chunk, limits, DropAndCut.self)
-      case (false, _, false): return run(chunk, limits, Cut.self)
-      case (false, _, true): return run(chunk, limits, CutAndClip.self)
+      case (true, false, _): return run(chunk, limits, DropKind.self)
+      case (true, true, _): return run(chunk, limits, DropAndCutKind.self)
+      case (false, _, false): return run(chunk, limits, CutKind.self)
+      case (false, _, true): return run(chunk, limits, CutAndClipKind.self)
       }
     }
   }

@@ -1,4 +1,4 @@
-// Which elements of a chunk are inside a bracket: a list of their places, made of the marks of eight lanes at a time without a branch. A
+// Which elements of a chunk, or which random words, are inside a bracket: a list of their places, made of the marks of eight lanes at a time without a branch. A
 // loop over the marks of each vector would guess wrong at most of those where a few are marked.
 
 /// Places in a row of a chunk, in order.
@@ -43,7 +43,6 @@ struct LanePlaces {
       let tooLarge = Scalar.isBelow(most, rank)
       over &-= tooLarge
       let inside = ~Scalar.bytes(tooLarge | Scalar.isBelow(rank, least)) & 0x0101_0101_0101_0101
-      // The product has byte i as bit i of its top byte.
       let order = orders[Int(PackedMask.packed(inside))]
       place.storeBytes(
         of: order &+ UInt16(truncatingIfNeeded: 8 &* v), toByteOffset: 2 &* count, as: SIMD8<UInt16>.self)

@@ -44,21 +44,36 @@ import Testing
     }
   }
 
-  @Test(.enabled(if: RandomStream.isWide)) func marksAreThoseOfTheWords() {
+  @Test func marksAreThoseOfTheWords() {
     let random = RandomStream(seed: 3, name: "w", model: 1, stream: 2)
     for (start, vectors) in [(0, 128), (4, 2), (4 << 32 - 8, 66), (1 << 55, 32)] {
-      let words = words(random, start: start, count: (vectors + 31) / 32 * 256)
+      let inOrder = words(random, start: start, count: (vectors + 31) / 32 * 256)
       for limit in [0, 1 << 31, 3 << 30, UInt32.max] {
         for isPaired in [false, true] {
-          let room = GuardedBytes(count: words.count / 8)
-          random.mark(
-            room.start.assumingMemoryBound(to: SIMD8<Int32>.self), start: start, vectors: vectors, below: limit,
-            paired: isPaired)
-          let marks = room.load(as: UInt32.self)
-          let expected = (isPaired ? paired(words) : words).map { $0 < limit }
+          let words = isPaired ? paired(inOrder) : inOrder
           // Bit 31 - b of word l of 8 stands for lane l of vector b.
-          let found = expected.indices.map { marks[$0 / 256 * 8 + $0 % 8] >> UInt32(31 - $0 % 256 / 8) & 1 == 1 }
-          #expect(found == expected && room.isIntact, "\(vectors) vectors from \(start), limit \(limit), paired: \(isPaired)")
+          func check(_ way: String, _ mark: (UnsafeMutablePointer<SIMD8<Int32>>) -> Void) {
+            let room = GuardedBytes(count: words.count / 8)
+            mark(room.start.assumingMemoryBound(to: SIMD8<Int32>.self))
+            let marks = room.load(as: UInt32.self)
+            let found = (0..<8 * vectors).map { (i: Int) -> Bool in
+              let word = marks[i / 256 * 8 + i % 8]
+              return (word >> UInt32(31 - i % 256 / 8)) & 1 == 1
+            }
+            let expected = words.prefix(8 * vectors).map { $0 < limit }
+            #expect(
+              found == expected && room.isIntact,
+              "\(way): \(vectors) vectors from \(start), limit \(limit), paired: \(isPaired)")
+          }
+          check("from words") { bits in
+            let row = GuardedBytes(count: 4 * words.count)
+            for (i, word) in words.enumerated() { row.start.storeBytes(of: word, toByteOffset: 4 * i, as: UInt32.self) }
+            DropMask.mark(bits, words: row.start, vectors: vectors, below: limit)
+          }
+          guard RandomStream.isWide else { continue }
+          check("where they are made") {
+            random.mark($0, start: start, vectors: vectors, below: limit, paired: isPaired)
+          }
         }
       }
     }

@@ -1,6 +1,6 @@
 /* The random words of Sources/TensorKernels/Philox.swift on CPUs with AVX-512: the same words, in less than half of the time.
  *
- * In C, because Swift compiles a module for one CPU, and these functions need another one than the rest. Nothing else gained by it. */
+ * In C, because Swift compiles a module for one CPU, and these functions need another one than the rest. No other kernel gained by it. */
 #ifndef STOCKPOT_PHILOX_H
 #define STOCKPOT_PHILOX_H
 
