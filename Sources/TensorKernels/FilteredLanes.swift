@@ -50,7 +50,7 @@ enum CutAndClipKind: FilterKind {
 protocol OnePassKernel {
   associatedtype Element: KernelElement
   /// Take a chunk.
-  /// - Returns: false if a difference is not finite, and nothing has been added to any sum.
+  /// - Returns: false if a difference or a result is not finite, and nothing has been added to any sum.
   func run<Kind: FilterKind, Models: FixedCount>(
     _ chunk: TaskVectorChunk<Element>, _ limits: UnsafePointer<RowLimits<Element.Arithmetic>>, _: Kind.Type, _: Models.Type
   ) -> Bool
@@ -214,7 +214,11 @@ struct FilteredLanes<Scalar: ArithmeticScalar> {
     )
   }
 
-  /// Is every difference finite?
+  /// Look at a result too, which is stored as a number.
+  @inline(__always)
+  mutating func check(_ result: SIMD8<Scalar>) { poison.addProduct(result, .zero) }
+
+  /// Is everything finite?
   @inline(__always)
   var isFinite: Bool { laneSum(poison) == 0 }
 

@@ -20,6 +20,15 @@ protocol KernelElement {
   static func load(_ source: UnsafeRawPointer, _ offset: Int) -> Lanes<Arithmetic>
   /// Round to nearest-even and store 16 elements at byte offset `offset`.
   static func store(_ lanes: Lanes<Arithmetic>, _ target: UnsafeMutableRawPointer, _ offset: Int)
+  /// The same of numbers: of a NaN anything may come.
+  static func storeNumbers(_ lanes: Lanes<Arithmetic>, _ target: UnsafeMutableRawPointer, _ offset: Int)
+}
+
+extension KernelElement {
+  @inline(__always)
+  static func storeNumbers(_ lanes: Lanes<Arithmetic>, _ target: UnsafeMutableRawPointer, _ offset: Int) {
+    store(lanes, target, offset)
+  }
 }
 
 enum F32Element: KernelElement {
@@ -90,16 +99,31 @@ enum BF16Element: KernelElement {
 
   @inline(__always)
   static func store(_ lanes: Lanes<Float>, _ target: UnsafeMutableRawPointer, _ offset: Int) {
-    let pairs = (rounded(lanes.low) &>> 16) | (rounded(lanes.high) & 0xFFFF_0000)
-    target.storeBytes(of: pairs, toByteOffset: offset, as: SIMD8<UInt32>.self)
+    store(rounded(lanes.low), rounded(lanes.high), target, offset)
+  }
+
+  @inline(__always)
+  static func storeNumbers(_ lanes: Lanes<Float>, _ target: UnsafeMutableRawPointer, _ offset: Int) {
+    store(nearest(lanes.low), nearest(lanes.high), target, offset)
+  }
+
+  @inline(__always)
+  private static func store(_ low: SIMD8<UInt32>, _ high: SIMD8<UInt32>, _ target: UnsafeMutableRawPointer, _ offset: Int) {
+    target.storeBytes(of: (low &>> 16) | (high & 0xFFFF_0000), toByteOffset: offset, as: SIMD8<UInt32>.self)
   }
 
   /// binary32 whose upper half is the nearest bfloat16 (ties to even, quiet NaN).
   @inline(__always)
   private static func rounded(_ values: SIMD8<Float>) -> SIMD8<UInt32> {
     let bits = unsafeBitCast(values, to: SIMD8<UInt32>.self)
-    let nearest = bits &+ 0x7FFF &+ ((bits &>> 16) & 1)
-    return nearest.replacing(with: bits | 0x0040_0000, where: values .!= values)
+    return nearest(values).replacing(with: bits | 0x0040_0000, where: values .!= values)
+  }
+
+  /// The same of numbers.
+  @inline(__always)
+  private static func nearest(_ values: SIMD8<Float>) -> SIMD8<UInt32> {
+    let bits = unsafeBitCast(values, to: SIMD8<UInt32>.self)
+    return bits &+ 0x7FFF &+ ((bits &>> 16) & 1)
   }
 }
 

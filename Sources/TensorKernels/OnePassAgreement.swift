@@ -109,7 +109,9 @@ struct OnePassCombination<Element: KernelElement>: OnePassKernel {
       let merged = Lanes(
         low: x.low - (0 - sum(low, factors, models: models) * lambda),
         high: x.high - (0 - sum(high, factors, models: models) * lambda))
-      Element.store(merged, target, tile &* (16 &* Element.size))
+      lanes.check(merged.low)
+      lanes.check(merged.high)
+      Element.storeNumbers(merged, target, tile &* (16 &* Element.size))
     }
     return lanes.isFinite
   }
@@ -143,23 +145,16 @@ private struct LaneVote<Scalar: ArithmeticScalar> {
     counts = (SIMD8(repeating: zeroSign > 0 ? -1 : 0), SIMD8(repeating: zeroSign < 0 ? 1 : 0))
   }
 
-  /// What agrees with the vote, else 0.
+  /// What agrees with the vote, else 0, of either sign.
   // Transparent: see FilteredLanes.filter.
   @_transparent
   func agreeing(_ e: FilteredLanes<Scalar>.Four, models: Int, counts isByCount: Bool) -> FilteredLanes<Scalar>.Four {
     let (hasThird, hasFourth) = (models > 2, models > 3)
-    let positive = (
-      Scalar.isLess(.zero, e.0), Scalar.isLess(.zero, e.1), Scalar.isLess(.zero, e.2), Scalar.isLess(.zero, e.3)
-    )
-    let negative = (
-      Scalar.isLess(e.0, .zero), Scalar.isLess(e.1, .zero), Scalar.isLess(e.2, .zero), Scalar.isLess(e.3, .zero)
-    )
     let winner: (positive: Mask, negative: Mask)
     if isByCount {
-      // Marks are -1.
-      var vote = (negative.0 &- positive.0) &+ (negative.1 &- positive.1)
-      if hasThird { vote = vote &+ (negative.2 &- positive.2) }
-      if hasFourth { vote = vote &+ (negative.3 &- positive.3) }
+      var vote = ballot(e.0) &+ ballot(e.1)
+      if hasThird { vote = vote &+ ballot(e.2) }
+      if hasFourth { vote = vote &+ ballot(e.3) }
       let sign = Scalar.Count(Scalar.Count.bitWidth - 1)
       winner = ((counts.positive &- vote) &>> sign, (vote &- counts.negative) &>> sign)
     } else {
@@ -168,11 +163,17 @@ private struct LaneVote<Scalar: ArithmeticScalar> {
       if hasFourth { vote += e.3 }
       winner = (Scalar.isLess(bounds.positive, vote), Scalar.isLess(vote, bounds.negative))
     }
+    // From 0 to infinity, from -infinity to 0, or 0 alone.
+    let most = Scalar.cleared(SIMD8(repeating: .infinity), where: ~winner.positive)
+    let least = Scalar.cleared(SIMD8(repeating: -.infinity), where: ~winner.negative)
     return (
-      Scalar.cleared(e.0, where: ~((positive.0 & winner.positive) | (negative.0 & winner.negative))),
-      Scalar.cleared(e.1, where: ~((positive.1 & winner.positive) | (negative.1 & winner.negative))),
-      hasThird ? Scalar.cleared(e.2, where: ~((positive.2 & winner.positive) | (negative.2 & winner.negative))) : .zero,
-      hasFourth ? Scalar.cleared(e.3, where: ~((positive.3 & winner.positive) | (negative.3 & winner.negative))) : .zero
+      Scalar.larger(Scalar.smaller(e.0, most), least), Scalar.larger(Scalar.smaller(e.1, most), least),
+      hasThird ? Scalar.larger(Scalar.smaller(e.2, most), least) : .zero,
+      hasFourth ? Scalar.larger(Scalar.smaller(e.3, most), least) : .zero
     )
   }
+
+  /// 1 where positive, -1 where negative, else 0.
+  @inline(__always)
+  private func ballot(_ e: SIMD8<Scalar>) -> Mask { Scalar.isLess(e, .zero) &- Scalar.isLess(.zero, e) }
 }
