@@ -7,27 +7,46 @@
 // FilteredLanes.swift.
 // Traffic: (K + 1) * size bytes per element and K rows in L1, or (K + 2) * size, each once.
 
-/// Fills rows 0..<K with the agreeing vectors.
-struct OnePassSelection<Element: KernelElement>: OnePassKernel {
-  typealias Scalar = Element.Arithmetic
+/// A kernel that votes by mass or by count.
+protocol OnePassVote: OnePassKernel {
+  var election: RowElection<Element.Arithmetic> { get }
 
-  private let election: RowElection<Scalar>
+  /// As `OnePassKernel.run`.
+  func run<Kind: FilterKind, Models: FixedCount, Counts: Choice>(
+    _ chunk: TaskVectorChunk<Element>, _ limits: UnsafePointer<RowLimits<Element.Arithmetic>>, _: Kind.Type, _: Models.Type,
+    _: Counts.Type
+  ) -> Bool
+}
 
-  /// nil: this election goes row by row.
-  init?(_ election: RowElection<Scalar>, _: Element.Type) {
-    guard Self.takes(election.models, Element.self), election.rule == .mass || election.rule == .count else { return nil }
-    self.election = election
+extension OnePassVote {
+  /// Can this election, with an output of `Out`, go in one pass?
+  static func takes<Out: KernelElement>(_ election: RowElection<Element.Arithmetic>, _ out: Out.Type) -> Bool {
+    takes(election.models, out) && (election.rule == .mass || election.rule == .count)
   }
 
   @inline(__always)
   func run<Kind: FilterKind, Models: FixedCount>(
-    _ chunk: TaskVectorChunk<Element>, _ limits: UnsafePointer<RowLimits<Scalar>>, _ kind: Kind.Type, _ models: Models.Type
+    _ chunk: TaskVectorChunk<Element>, _ limits: UnsafePointer<RowLimits<Element.Arithmetic>>, _ kind: Kind.Type,
+    _ models: Models.Type
   ) -> Bool {
     election.rule == .count ? run(chunk, limits, kind, models, Yes.self) : run(chunk, limits, kind, models, No.self)
   }
+}
+
+/// Fills rows 0..<K with the agreeing vectors.
+struct OnePassSelection<Element: KernelElement>: OnePassVote {
+  typealias Scalar = Element.Arithmetic
+
+  let election: RowElection<Scalar>
+
+  /// nil: this election goes row by row.
+  init?(_ election: RowElection<Scalar>, _ element: Element.Type) {
+    guard Self.takes(election, element) else { return nil }
+    self.election = election
+  }
 
   @inline(never)
-  private func run<Kind: FilterKind, Models: FixedCount, Counts: Choice>(
+  func run<Kind: FilterKind, Models: FixedCount, Counts: Choice>(
     _ chunk: TaskVectorChunk<Element>, _ limits: UnsafePointer<RowLimits<Scalar>>, _: Kind.Type, _: Models.Type, _: Counts.Type
   ) -> Bool {
     let (models, drops, cuts, clips, counts) = (Models.count ?? 4, Kind.drops, Kind.cuts, Kind.clips, Counts.isYes)
@@ -57,10 +76,10 @@ struct OnePassSelection<Element: KernelElement>: OnePassKernel {
 }
 
 /// Writes x_0 + lambda sum_i c_i f_i.
-struct OnePassCombination<Element: KernelElement>: OnePassKernel {
+struct OnePassCombination<Element: KernelElement>: OnePassVote {
   typealias Scalar = Element.Arithmetic
 
-  private let election: RowElection<Scalar>
+  let election: RowElection<Scalar>
   private let coefficients: UnsafePointer<Scalar>
   private let place: MergedOutput
 
@@ -69,21 +88,12 @@ struct OnePassCombination<Element: KernelElement>: OnePassKernel {
     _ election: RowElection<Scalar>, _ coefficients: UnsafePointer<Scalar>, _ place: MergedOutput, _: Element.Type,
     _ out: Out.Type
   ) {
-    guard Self.takes(election.models, out), place.addsBase, election.rule == .mass || election.rule == .count else {
-      return nil
-    }
+    guard Self.takes(election, out), place.addsBase else { return nil }
     (self.election, self.coefficients, self.place) = (election, coefficients, place)
   }
 
-  @inline(__always)
-  func run<Kind: FilterKind, Models: FixedCount>(
-    _ chunk: TaskVectorChunk<Element>, _ limits: UnsafePointer<RowLimits<Scalar>>, _ kind: Kind.Type, _ models: Models.Type
-  ) -> Bool {
-    election.rule == .count ? run(chunk, limits, kind, models, Yes.self) : run(chunk, limits, kind, models, No.self)
-  }
-
   @inline(never)
-  private func run<Kind: FilterKind, Models: FixedCount, Counts: Choice>(
+  func run<Kind: FilterKind, Models: FixedCount, Counts: Choice>(
     _ chunk: TaskVectorChunk<Element>, _ limits: UnsafePointer<RowLimits<Scalar>>, _: Kind.Type, _: Models.Type, _: Counts.Type
   ) -> Bool {
     let (models, drops, cuts, clips, counts) = (Models.count ?? 4, Kind.drops, Kind.cuts, Kind.clips, Counts.isYes)
