@@ -149,7 +149,7 @@ $(BENCHMARK_DATA)/base:
 .PHONY: benchmark
 benchmark: $(LIBRARY) build/venv.stamp | $(BENCHMARK_DATA)/base ## All benchmarks, on a quiet machine: tables, and JSON in build/benchmarks
 	@mkdir -p $(BENCHMARKS)
-	for group in kernels methods checkpoints growth cold; do \
+	for group in kernels methods checkpoints growth rates cold; do \
 	  $(PYTHON) benchmarks/$$group.py --json $(BENCHMARKS)/$$group.json; \
 	done
 	for method in linear ties yoyo_fusion; do $(PYTHON) benchmarks/memory.py $(BENCHMARK_DATA) --method $$method; done

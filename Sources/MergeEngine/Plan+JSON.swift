@@ -11,6 +11,7 @@ extension Plan {
         .init(key: "memory", value: .int(plannedMemory)), .init(key: "threads", value: .int(threads)),
         .init(key: "expected_seconds", value: expectedSeconds.map { .double($0) } ?? .null),
         .init(key: "rate", value: rate.map { .double($0) } ?? .null),
+        .init(key: "machine_speed", value: .double(MachineSpeed.factor)),
         .init(key: "free_disk", value: outputPath.flatMap { FileSystem.freeBytes(near: $0) }.map { .int($0) } ?? .null),
         .init(key: "warnings", value: .array(warnings.map { .string($0) })), .init(key: "tensors", value: []),
       ], count: tensors.count, workers: threads

@@ -1,5 +1,6 @@
 import JSON
 import MergeEngine
+import MergeMethods
 import Platform
 import TensorKernels
 import Testing
@@ -21,6 +22,19 @@ import Testing
     #expect(tensor(json, "ids")?["action"]?.string == "copy")
     #expect(tensor(json, "layers.0.w")?["inputs"]?.array?.count == 4)
     #expect(json["bytes_to_write"]?.int == (Family.large.reduce(1, *) + 2 * 17 * 33 + 33 + 1) * 4 + 24)
+  }
+
+  @Test func everyMethodButTheSpectralOnesHasARate() throws {
+    for schema in Registry.methods.map({ $0.schema }) {
+      let name = schema.name
+      // slerp takes two, the base among them.
+      let family = try Family(models: name == "slerp" ? 1 : min(schema.maxModels ?? 2, 2))
+      let json = try plan(family, family.recipe(name, schema.parameters.contains { $0.name == "t" } ? ["t": 0.5] : [:]))
+      #expect((json["rate"]?.double ?? 0 > 0) == (schema.family != "spectral"), "\(name)")
+      guard let rate = json["rate"]?.double, let speed = json["machine_speed"]?.double else { continue }
+      // A laptop of ten years ago, and a machine ten times as fast as today's.
+      #expect(speed > 0.01 && speed < 20 && rate / speed > 1e8 && rate / speed < 1e11)
+    }
   }
 
   @Test func aPlanWithoutOutputCannotRun() throws {

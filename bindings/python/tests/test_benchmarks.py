@@ -86,6 +86,14 @@ def test_growth(tmp_path: Path) -> None:
     assert all(row["peak"] > 1 for name, rows in tables.items() if name != "start" for row in rows)
 
 
+def test_rates(tmp_path: Path) -> None:
+    printed, tables = quick("rates.py", tmp_path, "--only", "linear,passthrough,slerp,ties")
+    assert "speed of this machine" in printed
+    (rows,) = tables.values()
+    assert [row["models"] for row in rows] == [3, 1, 2, 3]
+    assert all(row["moved"] > 0 and row["rate"] > 0 and row["expected"] > 0 for row in rows)
+
+
 def test_cold(tmp_path: Path) -> None:
     path = tmp_path / "figures.json"
     printed = run("cold.py", "--quick", "--json", path)
@@ -100,7 +108,9 @@ def test_peers_without_peers(tmp_path: Path) -> None:
     assert list(tables) == ["linear", "yoyo_scale"]
 
 
-@pytest.mark.parametrize("program", ["kernels", "methods", "checkpoints", "growth", "cold", "peers", "generate"])
+@pytest.mark.parametrize(
+    "program", ["kernels", "methods", "checkpoints", "growth", "rates", "cold", "peers", "generate"]
+)
 def test_help(program: str) -> None:
     assert f"python benchmarks/{program}.py" in run(f"{program}.py", "--help")
 
