@@ -58,6 +58,7 @@ extension TaskVectors {
   ///   - brackets: per model, or several for all models in turn; nil: nothing is counted.
   ///   - counts: each bracket's counters from its `offset` on.
   ///   - cells: bracket i's elements in slot s of cell c, at `(i * cellCount + c) * MagnitudeBracket.slots + s`.
+  ///   - cellCount: 0: all brackets and cells share one, which means nothing.
   /// - Returns: 0, or NaN if an input is not finite.
   @inline(never)
   public func addCounts(
@@ -87,7 +88,7 @@ extension TaskVectors {
           guard let bracket else { continue }
           let k = place % models
           let counters = counts + bracket.offset
-          let own = cells + (place * cellCount + chunk.start / Self.cell) * MagnitudeBracket.slots
+          let own = cells + (cellCount > 0 ? (place * cellCount + chunk.start / Self.cell) * MagnitudeBracket.slots : 0)
           let least = SIMD8<Scalar>(repeating: Scalar.value(pattern: bracket.low, narrow: narrow))
           let most = SIMD8<Scalar>(repeating: Scalar.value(pattern: bracket.high, narrow: narrow))
           // The padding of the last 16 is 0.

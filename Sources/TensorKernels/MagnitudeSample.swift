@@ -19,6 +19,7 @@ public final class MagnitudeSample: @unchecked Sendable {
   public let count: Int
   private let room: Int
   private let patterns: UnsafeMutablePointer<UInt64>
+  private var isReleased = false
 
   /// - Parameter elements: of the tensor.
   public init(models: Int, elements: Int) {
@@ -36,7 +37,13 @@ public final class MagnitudeSample: @unchecked Sendable {
     patterns = .allocate(capacity: max(1, (models + 1) * room))
   }
 
-  deinit { patterns.deallocate() }
+  deinit { release() }
+
+  /// Let go of the memory: of a sample that is not looked at any more, but held by what has taken it.
+  public func release() {
+    if !isReleased { patterns.deallocate() }
+    isReleased = true
+  }
 
   /// Of a small tensor an eighth: to take and rank a sample costs more per element than to count.
   private static func pieces(models: Int, elements: Int) -> Int {
@@ -54,6 +61,9 @@ public final class MagnitudeSample: @unchecked Sendable {
     let inPiece = isWhole ? element : element / spacing * Self.piece + element % spacing
     return patterns + model * room + inPiece
   }
+
+  /// A model's patterns, in any order.
+  func all(model: Int) -> UnsafeBufferPointer<UInt64> { UnsafeBufferPointer(start: patterns + model * room, count: count) }
 
   /// The `rank`-th largest pattern of a model (from 1), how many are above it and how many equal to it.
   ///
@@ -105,7 +115,7 @@ extension MagnitudeSample {
   ///   - last: more than there are: down to 0.
   ///   - count: of frequent patterns at most; those with more than 8 bits below the first are not found.
   public func bracket(from first: Int, to last: Int, model: Int, narrow: Bool, frequent count: Int) -> Bracket {
-    let all = UnsafeBufferPointer(start: patterns + model * room, count: self.count)
+    let all = all(model: model)
     let shift = UInt64((narrow ? 23 : 52) - Self.octaveBits)
     let span = UInt64(Self.octaves) << (shift + UInt64(Self.octaveBits))
     var largest: UInt64 = 0

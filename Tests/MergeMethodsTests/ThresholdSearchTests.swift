@@ -1,4 +1,3 @@
-import Synchronization
 import TensorKernels
 import Testing
 
@@ -112,52 +111,5 @@ import Testing
     search.add(counts([[1, 2, 4]], levels, narrow: true, size: 65536))
     for _ in 0..<2 { search.settle(1) { [] } }
     #expect(search.found[0]?.value == 2 && search.found[0]?.above == 1 && search.found[0]?.equal == 1)
-  }
-
-  // MARK: - Counters
-
-  @Test func everyUserHasAPageOfItsOwnAndAllAreSummed() {
-    let pool = CounterPool(count: 4)
-    pool.use { first in
-      #expect((0..<4).allSatisfy { first[$0] == 0 })
-      first[1] += 5
-      pool.use { second in
-        #expect(first != second && second[1] == 0)
-        second[1] += 7
-        second[3] += 1
-      }
-    }
-    // A page that was given back is lent again, with what it holds.
-    pool.use { $0[0] += 1 }
-    func drained() -> [UInt64] {
-      var sum = [UInt64](repeating: 0, count: 4)
-      pool.drain { page in for i in 0..<4 { sum[i] += page[i] } }
-      return sum
-    }
-    #expect(drained() == [1, 12, 0, 1])
-    #expect(drained() == [0, 0, 0, 0])
-  }
-
-  @Test func aTieIsFoundInItsCell() {
-    let cells = TieCells(models: 2, elements: 4 * 65536 + 1)
-    #expect(cells.cells == 5 && cells.models == 2)
-    for (i, count) in [0, 3, 0, 2, 1, 9, 0, 0, 0, 0].enumerated() { cells.counts[i] = count }
-    #expect(cells.total(0) == 6 && cells.total(1) == 9)
-    let places = (1...6).map { cells.cell(0, rank: $0) }
-    #expect(places.map(\.cell) == [1, 1, 1, 3, 3, 4] && places.map(\.rank) == [1, 2, 3, 1, 2, 1])
-    #expect(cells.cell(1, rank: 9) == (0, 9))
-    #expect(TieCells(models: 1, elements: 0).cells == 1 && TieCells(models: 1, elements: 65536).cells == 1)
-  }
-
-  @Test func tiesOfAGroupStandInTheOrderOfTheNames() {
-    let group = GroupThresholds(density: [0.5, 0.5])
-    #expect(group.search.narrow && group.search.models == 2)
-    // By bytes: capitals first, accents last, numbers digit by digit.
-    for (name, count) in [("b", 1), ("a.10", 10), ("a.2", 100), ("B", 1000), ("é", 10_000)] {
-      group.publish(name, ties: [count, 2 * count])
-    }
-    #expect(group.tiesBefore("B", model: 0) == 0 && group.tiesBefore("a.10", model: 0) == 1000)
-    #expect(group.tiesBefore("a.2", model: 0) == 1010 && group.tiesBefore("b", model: 0) == 1110)
-    #expect(group.tiesBefore("é", model: 1) == 2 * 1111 && group.tiesBefore("zzzz", model: 0) == 1111)
   }
 }

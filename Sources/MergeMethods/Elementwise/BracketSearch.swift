@@ -8,14 +8,6 @@ import TensorKernels
 // Memory: K * 32768 * 8 bytes of sample for K <= 16 models, 32 KB of counters per threshold and worker.
 
 final class BracketSearch {
-  private struct Search {
-    var target: ThresholdTarget
-    var low: UInt64 = 0
-    var high: UInt64
-    /// What it may well be.
-    var candidates: [UInt64] = []
-  }
-
   /// Per target what was found; nil: nothing was wanted.
   private(set) var found: [FoundThreshold?]
   /// For which targets `cells` holds the elements equal to the threshold.
@@ -28,7 +20,9 @@ final class BracketSearch {
   private let models: Int
   private let elements: Int
   private let narrow: Bool
-  private var searches: [Search?]
+  private let targets: [ThresholdTarget?]
+  /// nil: nothing is wanted, or it is found.
+  private var searches: [MagnitudeSearch?]
 
   /// - Parameter targets: per model, or several for all models in turn; nil: nothing is wanted.
   init(_ stages: TaskVectorStages, targets: [ThresholdTarget?]) {
@@ -36,8 +30,8 @@ final class BracketSearch {
     models = stages.settings.models
     elements = stages.tensor.count
     narrow = stages.vectors.narrow
-    let largest: UInt64 = narrow ? 0x7FFF_FFFF : 0x7FFF_FFFF_FFFF_FFFF
-    searches = targets.map { $0.map { Search(target: $0, high: largest) } }
+    self.targets = targets
+    searches = targets.map { [narrow] in $0 == nil ? nil : MagnitudeSearch(narrow: narrow) }
     found = targets.map { _ in nil }
     isCounted = targets.map { _ in false }
     cells = TieCells(models: targets.count, elements: elements)
@@ -65,8 +59,7 @@ final class BracketSearch {
   /// From the sample's order statistics to brackets, four standard deviations wide on both sides.
   private func aim(_ sample: MagnitudeSample) {
     for (k, search) in searches.enumerated() {
-      guard var search else { continue }
-      let rank = search.target.rank
+      guard var search, let rank = targets[k]?.rank else { continue }
       if sample.isWhole {
         let known = sample.largest(rank, model: k % models, narrow: narrow)
         conclude(k, known.pattern, above: known.above, equal: known.equal)
@@ -88,9 +81,7 @@ final class BracketSearch {
     var counters = 0
     var brackets: [MagnitudeBracket?] = []
     for search in searches {
-      let bracket = search.map {
-        MagnitudeBracket(low: $0.low, high: $0.high, offset: counters, candidates: $0.candidates)
-      }
+      let bracket = search?.bracket(offset: counters)
       counters += bracket?.counters ?? 0
       brackets.append(bracket)
     }
@@ -110,44 +101,20 @@ final class BracketSearch {
       })
   }
 
-  /// Go on in the bin that holds the wanted magnitude, or beside the bracket if it is not there.
   private func narrowDown(_ model: Int, _ bracket: MagnitudeBracket, _ counts: [Int]) {
-    guard var search = searches[model] else { return }
-    let rank = search.target.rank
-    let inside = counts[(bracket.offset + 1)..<(bracket.offset + bracket.counters)]
-    var above = counts[bracket.offset]
-    if above >= rank {
-      (search.low, search.high) = (bracket.high + 1, narrow ? 0x7FFF_FFFF : 0x7FFF_FFFF_FFFF_FFFF)
-    } else if above + inside.reduce(0, +) < rank {
-      (search.low, search.high) = (0, bracket.low - 1)
-    } else {
-      // Second halves come after first ones, as their magnitudes do.
-      var half = inside.endIndex - 1
-      while above + counts[half] < rank {
-        above += counts[half]
-        half -= 1
+    guard let rank = targets[model]?.rank, let known = searches[model]?.narrowDown(bracket, counts, rank: rank) else { return }
+    if let slot = bracket.slot(known.half) {
+      for cell in 0..<cells.cells {
+        cells.counts[model * cells.cells + cell] = slots.counts[(model * cells.cells + cell) * MagnitudeBracket.slots + slot]
       }
-      let place = half - inside.startIndex
-      let pattern = bracket.pattern(place)
-      if place % 2 == 0 {
-        if let slot = bracket.slot(place) {
-          for cell in 0..<cells.cells {
-            cells.counts[model * cells.cells + cell] =
-              slots.counts[(model * cells.cells + cell) * MagnitudeBracket.slots + slot]
-          }
-          isCounted[model] = true
-        }
-        return conclude(model, pattern, above: above, equal: counts[half])
-      }
-      (search.low, search.high) = (pattern + 1, min(bracket.high, pattern + 1 << UInt64(bracket.shift) - 1))
+      isCounted[model] = true
     }
-    searches[model] = search
+    conclude(model, bracket.pattern(known.half), above: known.above, equal: known.equal)
   }
 
   private func conclude(_ model: Int, _ pattern: UInt64, above: Int, equal: Int) {
-    guard let target = searches[model]?.target else { return }
-    let value = narrow ? Double(Float(bitPattern: UInt32(pattern))) : Double(bitPattern: pattern)
-    found[model] = FoundThreshold(value: value, above: above, equal: equal, target: target)
+    guard let target = targets[model], let search = searches[model] else { return }
+    found[model] = FoundThreshold(value: search.value(pattern), above: above, equal: equal, target: target)
     // One cell holds all there are.
     if cells.cells == 1 { (cells.counts[model], isCounted[model]) = (equal, true) }
     searches[model] = nil

@@ -54,7 +54,7 @@ final class TaskVectorStages {
       bytes +=
         settings.scope == .tensor
         ? BracketSearch.bytes(models: cuts, elements: tensor.count)
-        : 3 * ThresholdSearch.bytes(models: cuts) + cuts * (tensor.count / TaskVectors.cell + 1) * 8
+        : GroupThresholds.bytes(models: cuts, elements: tensor.count) + cuts * (tensor.count / TaskVectors.cell + 1) * 8
     }
     if settings.drop == .della { bytes += settings.models * (4 << 16 * 8) }
     return bytes
@@ -182,28 +182,59 @@ final class TaskVectorStages {
     if settings.gamma != nil { return try OutlierSearch(self).begin(next) }
     guard let shared else {
       let search = BracketSearch(
-        self, targets: (0..<settings.models).map { settings.target($0, elements: tensor.count) })
+        self, targets: targets(tensor.count))
       return try search.begin { () throws(Failure) in try self.ties(search.found, search.cells, search.isCounted, next) }
     }
-    return histogram(shared.search, level: 0, pool: CounterPool(count: shared.search.counters), next)
+    return try trim(with: shared, next)
   }
 
-  private func histogram(
-    _ search: ThresholdSearch, level: Int, pool: CounterPool, _ next: @escaping () throws(Failure) -> Step
+  /// What the group does next. A tensor that has begun again meets it where it is.
+  private func trim(with shared: GroupThresholds, _ next: @escaping () throws(Failure) -> Step) throws(Failure) -> Step {
+    switch shared.stage {
+    case .sampling: return sample(shared, next)
+    case .counting(let number, let brackets): return count(shared, number, brackets, next)
+    case .found(let found):
+      let cells = TieCells(models: shared.models, elements: tensor.count)
+      return try ties(found, cells, found.map { _ in false }, next)
+    }
+  }
+
+  private func targets(_ elements: Int) -> [ThresholdTarget?] {
+    (0..<settings.models).map { settings.target($0, elements: elements) }
+  }
+
+  private func sample(_ shared: GroupThresholds, _ next: @escaping () throws(Failure) -> Step) -> Step {
+    let elements = tensor.count
+    let sample = MagnitudeSample(models: shared.models, elements: elements)
+    var sweep = sweep(sums: 0, pools: true, ranges: sample.ranges) { vectors, block, _, _ in
+      vectors.addSample(block, to: sample)
+    } next: { (_) throws(Failure) in
+      shared.aim(self.targets)
+      return try self.trim(with: shared, next)
+    }
+    sweep.beforePooling = {
+      shared.add(sample, elements: elements)
+      sample.release()
+    }
+    return .sweep(sweep)
+  }
+
+  private func count(
+    _ shared: GroupThresholds, _ number: Int, _ brackets: [MagnitudeBracket?], _ next: @escaping () throws(Failure) -> Step
   ) -> Step {
-    let levels = search.histogramLevels(level)
+    let pool = CounterPool(count: brackets.reduce(0) { $0 + ($1?.counters ?? 0) })
     // The number of elements comes along as a sum, so that a group knows its own.
     var sweep = sweep(sums: 1, pools: true) { vectors, block, _, sums in
       sums[0] += Double(block.count)
-      return pool.use { vectors.addHistogram(block, levels, into: $0) }
+      return withUnsafeTemporaryAllocation(of: Int.self, capacity: MagnitudeBracket.slots) { unused in
+        unused.initialize(repeating: 0)
+        return pool.use { vectors.addCounts(block, brackets, into: $0, cells: unused.baseAddress!, cellCount: 0) }
+      }
     } next: { (sums) throws(Failure) in
-      let elements = Int(sums.first ?? 0)
-      search.settle(level) { (0..<self.settings.models).map { self.settings.target($0, elements: elements) } }
-      if level + 1 < search.levels { return self.histogram(search, level: level + 1, pool: pool, next) }
-      let cells = TieCells(models: search.models, elements: self.tensor.count)
-      return try self.ties(search.found, cells, search.found.map { _ in false }, next)
+      shared.conclude(number) { self.targets(Int(sums.first ?? 0)) }
+      return try self.trim(with: shared, next)
     }
-    sweep.beforePooling = { pool.drain { search.add($0) } }
+    sweep.beforePooling = { pool.drain { shared.add($0) } }
     return .sweep(sweep)
   }
 
