@@ -29,6 +29,8 @@ final class Journal {
     let first = JSON.string(fingerprint).serialized(indent: 0) + "\n"
     if resume, try load(path, first) {
       isResumed = true
+      // What is written next may be as long as what was damaged, and what stands behind it is not believed.
+      try file.truncate(to: end)
     } else {
       for name in try FileSystem.list(folder) where name != Self.name { try FileSystem.remove(folder + "/" + name) }
       try file.truncate(to: 0)
