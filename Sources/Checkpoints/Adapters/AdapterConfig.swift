@@ -86,7 +86,8 @@ struct AdapterConfig: Sendable {
     guard rank == Double(stored) else {
       throw Failure(
         .format,
-        "the factors of \(quoted(module)) have rank \(stored), where \(path) says \(Int(rank)): they do not belong together")
+        "the factors of \(quoted(module)) have rank \(stored), where \(path) says "
+          + "\(Int(exactly: rank).map(String.init) ?? String(rank)): they do not belong together")
     }
     return isRankStabilized ? alpha / rank.squareRoot() : alpha / rank
   }

@@ -39,15 +39,25 @@ final class ExtractedTensor {
     let (ours, theirs) = (source.baseRecord, source.modelRecord)
     if ours.shape != theirs.shape {
       hasChanged = true
-    } else if ours.dtype.isFloat {
+    } else if ours.dtype.isFloat, theirs.dtype.isFloat {
       let squares = try source.squares()
-      (differenceNorm, modelNorm) = (squares.difference.squareRoot(), squares.model.squareRoot())
-      hasChanged = squares.difference > 0
+      if squares.difference.isFinite {
+        (differenceNorm, modelNorm) = (squares.difference.squareRoot(), squares.model.squareRoot())
+        hasChanged = squares.difference > 0
+      } else {
+        // Only factors are computed from the numbers.
+        if case .factored = treatment { throw source.nonFinite }
+        hasChanged = try !hasSameBytes()
+      }
     } else {
-      hasChanged = try !Comparison.allEqual(
-        [.stored(source.base, ours), .stored(source.model, theirs)], count: ours.count)
+      hasChanged = try !hasSameBytes()
     }
     if case .lost(let reason) = treatment, hasChanged { lostReason = reason }
+  }
+
+  private func hasSameBytes() throws(Failure) -> Bool {
+    try Comparison.allEqual(
+      [.stored(source.base, source.baseRecord), .stored(source.model, source.modelRecord)], count: source.baseRecord.count)
   }
 
   /// Decide names and shapes of what the adapter holds.

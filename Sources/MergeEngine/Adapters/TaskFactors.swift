@@ -90,7 +90,7 @@ struct TaskVectorSource {
     return squares
   }
 
-  /// Sums of squares: of the differences, and of the model.
+  /// Sums of squares: of the differences, and of the model. They are not finite where an element is not.
   func squares() throws(Failure) -> (difference: Double, model: Double) {
     var (difference, whole) = (0.0, 0.0)
     try blocks { _, count, ours, theirs in
@@ -99,12 +99,14 @@ struct TaskVectorSource {
         whole += theirs[i] * theirs[i]
       }
     }
-    guard difference.isFinite else {
-      throw Failure(
-        .nonFinite,
-        "'\(name)' of \(base.path) or \(model.path) has a NaN or an infinity: repair it, or leave it out with exclude")
-    }
     return (difference, whole)
+  }
+
+  /// Why it gets no factors, where the sum of its squares is not finite.
+  var nonFinite: Failure {
+    Failure(
+      .nonFinite,
+      "'\(name)' of \(base.path) or \(model.path) has a NaN or an infinity: repair it, or leave it out with exclude")
   }
 
   private func blocks(
