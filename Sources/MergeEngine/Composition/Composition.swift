@@ -115,7 +115,7 @@ struct CompositionReader {
         .recipe,
         "\(place) has sources of \(sources[0].layers!.count) and of \(odd.layers!.count) layers: give ranges of equal length")
     }
-    let base = json["base_model"].flatMap { $0.isNull ? nil : $0 }
+    let base = json["base_model"]?.unlessNull
     return Composition.Slice(
       place: place, sources: sources, base: try base.map { (json) throws(Failure) in try Recipe.reference(json) },
       parameters: try settings(json["parameters"], place + ".parameters"))

@@ -47,7 +47,8 @@ import Testing
   }
 
   @Test func includedModulesAreFactored() throws {
-    #expect(try treatment("model.embed_tokens.weight", [9, 5], [list("include", "embed_tokens")]) == "factored transposed embedding")
+    #expect(
+      try treatment("model.embed_tokens.weight", [9, 5], [list("include", "embed_tokens")]) == "factored transposed embedding")
     #expect(try treatment("model.conv.weight", [4, 5, 3, 3], [list("include", "model.conv")]) == "factored")
     #expect(try treatment("model.conv.weight", [4, 5, 3, 3], [list("include", "conv2")]) == "lost")
     // What has no two axes has no factors, asked for or not.
@@ -67,7 +68,8 @@ import Testing
       #expect(try treatment("model.layers.0.q_proj.weight", [4, 5], [list("save_modules", pattern)]) == "saved", "\(pattern)")
     }
     for pattern in ["proj", "layers.0.q_proj", "q_proj.weight", "model", "Q_PROJ"] {
-      #expect(try treatment("model.layers.0.q_proj.weight", [4, 5], [list("save_modules", pattern)]) == "factored", "\(pattern)")
+      #expect(
+        try treatment("model.layers.0.q_proj.weight", [4, 5], [list("save_modules", pattern)]) == "factored", "\(pattern)")
     }
   }
 
@@ -94,11 +96,13 @@ import Testing
     #expect(nulls.dtype == .f32 && nulls.isTransposed == nil && nulls.include.isEmpty)
     let all = try ExtractionOptions(
       ["rank": 2, "include": ["a"], "exclude": ["b"], "save_modules": ["c"], "fan_in_fan_out": false, "dtype": "bfloat16"])
-    #expect(all.include == ["a"] && all.exclude == ["b"] && all.saved == ["c"] && all.isTransposed == false && all.dtype == .bf16)
+    #expect(
+      all.include == ["a"] && all.exclude == ["b"] && all.saved == ["c"] && all.isTransposed == false && all.dtype == .bf16)
   }
 
   static let refused: [(JSON, String)] = [
-    ([:], "rank"), (nil, "rank"), (["rank": 0], "rank"), (["rank": -3], "rank"), (["rank": 2.5], "rank"), (["rank": "8"], "rank"),
+    ([:], "rank"), (nil, "rank"), (["rank": 0], "rank"), (["rank": -3], "rank"), (["rank": 2.5], "rank"),
+    (["rank": "8"], "rank"),
     (["rank": 9_223_372_036_854_775_807], "rank"), (["rank": 2, "include": "q_proj"], "include"),
     (["rank": 2, "exclude": [5]], "exclude"), (["rank": 2, "save_modules": [""]], "save_modules"),
     (["rank": 2, "fan_in_fan_out": 1], "fan_in_fan_out"), (["rank": 2, "dtype": "int8"], "dtype"),

@@ -14,7 +14,8 @@ import Testing
   private static func tensor(_ name: String, _ shape: [Int], _ seed: UInt64, dtype: DType = .f32) -> Stored {
     var generator = Generator(seed)
     return Stored(
-      name: name, shape: shape, values: (0..<shape.reduce(1, *)).map { _ in Float((generator.next() * 8).rounded()) }, dtype: dtype
+      name: name, shape: shape, values: (0..<shape.reduce(1, *)).map { _ in Float((generator.next() * 8).rounded()) },
+      dtype: dtype
     )
   }
 
@@ -79,7 +80,8 @@ import Testing
     return norm(zip(sum, model).map { $0 - $1 }) / norm(zip(before, model).map { $0 - $1 })
   }
 
-  private func expect(_ failure: Failure?, _ status: Status, _ words: String..., at location: SourceLocation = #_sourceLocation) {
+  private func expect(_ failure: Failure?, _ status: Status, _ words: String..., at location: SourceLocation = #_sourceLocation)
+  {
     #expect(failure?.status == status, "\(failure?.message ?? "")", sourceLocation: location)
     for word in words {
       #expect(failure?.message.contains(word) == true, "\(failure?.message ?? "")", sourceLocation: location)
@@ -153,9 +155,10 @@ import Testing
     let report = try extract([
       "model.layers.0.q_proj.weight", "model.norm.weight", "model.conv.weight", "model.embed_tokens.weight", "ids",
     ])
-    #expect(actions(report).filter { $0.value == "lost" }.keys.sorted() == [
-      "ids", "model.conv.weight", "model.embed_tokens.weight", "model.norm.weight",
-    ])
+    #expect(
+      actions(report).filter { $0.value == "lost" }.keys.sorted() == [
+        "ids", "model.conv.weight", "model.embed_tokens.weight", "model.norm.weight",
+      ])
     #expect(report["warnings"]?.array?.contains { $0.string?.contains("4 tensors that differ") == true } == true)
     // The squares of what u v^T adds: of u, 1 to m, and of v, from -2 up.
     func square(_ rows: Int, _ columns: Int) -> Double {
@@ -232,7 +235,8 @@ import Testing
     try save(Self.base, "base")
     var values = Self.base[6].values
     values[5] = .nan
-    try save(Self.base.map { $0.name == "lm_head.weight" ? Stored(name: $0.name, shape: $0.shape, values: values) : $0 }, "model")
+    try save(
+      Self.base.map { $0.name == "lm_head.weight" ? Stored(name: $0.name, shape: $0.shape, values: values) : $0 }, "model")
     let job = try job()
     expect(#expect(throws: Failure.self) { try job.run() }, .nonFinite, "'lm_head.weight'", "exclude")
     #expect(!FileSystem.exists(folder("lora")) && !FileSystem.exists(folder("lora.partial")))
