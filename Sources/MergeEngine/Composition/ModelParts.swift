@@ -45,6 +45,18 @@ struct ModelParts {
     fileprivate(set) var others: [String] = []
 
     var isEmpty: Bool { others.isEmpty && layers.allSatisfy(\.isEmpty) }
+
+    /// What comes after the layer's number in the name of a tensor in the stack: ".mlp.up_proj.weight".
+    func rest(of name: String) -> String {
+      String(name.utf8.dropFirst(stack.utf8.count + 1).drop { $0 != UInt8(ascii: ".") })!
+    }
+
+    /// What begins the names of a layer: "model.layers.3", or "blocks.03" where numbers are padded with zeros.
+    func beginning(_ layer: Int) -> String {
+      let first = layers.first?.first.map { $0.utf8.count - stack.utf8.count - 1 - rest(of: $0).utf8.count } ?? 1
+      let number = String(layer)
+      return stack + "." + String(repeating: "0", count: max(0, first - number.utf8.count)) + number
+    }
   }
 
   let path: String
@@ -58,7 +70,8 @@ struct ModelParts {
     path = checkpoint.path
     let names = checkpoint.positionsInFiles.map { checkpoint.tensors[$0].name }
     index = LayerIndex(names: names, counts: counts)
-    let stacks = Self.parted(index.stacks.filter(\.isLayered), counts)
+    // Numbers at the beginning of names are a list without a name, which cannot be told from the rest.
+    let stacks = Self.parted(index.stacks.filter { $0.isLayered && !$0.name.isEmpty }, counts)
     parts = stacks.map { stack in
       let root = stacks.count == 1 ? "" : Self.root(stack.name, among: stacks.map(\.name))
       return Part(

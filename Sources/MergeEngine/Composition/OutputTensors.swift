@@ -55,7 +55,7 @@ struct OutputTensors {
       return
     }
     for module in opened.modules { try add(module) }
-    listUnlisted()
+    try listUnlisted()
   }
 
   // MARK: - Whole models
@@ -108,42 +108,40 @@ struct OutputTensors {
       return
     }
     var layers: [(input: Int, layer: Int)] = []
-    var stack = ""
+    var first: ModelParts.Part?
     for (number, slice) in module.slices.enumerated() {
       let places = try slice.sources.map { (source) throws(Failure) in try self.part(source, module, isOnly, slice) }
       let base = try slice.base.map { (source) throws(Failure) in try self.part(source, module, isOnly, slice) }
       let owner = try part(slice.names, module, isOnly, slice)
-      if number == 0 { stack = owner.stack }
+      let output = first ?? owner
+      first = output
       if number == 0 { outside(slice, owner.others.filter(ModelParts.isBefore)) }
       let range = slice.names.layers!
       for i in 0..<range.count {
         let layer = range.lowerBound + i
-        let own = "\(owner.stack).\(layer)"
+        let own = output.beginning(layers.count)
+        let beginnings = zip(places, slice.sources).map { $0.beginning($1.layers!.lowerBound + i) }
+        let below = base.map { $0.beginning(slice.base!.layers!.lowerBound + i) }
         for name in owner.layers[layer] {
-          let rest = name.utf8.dropFirst(own.utf8.count)
+          let rest = owner.rest(of: name)
           tensors.append(
             OutputTensor(
-              name: "\(stack).\(layers.count)" + String(rest)!, record: record(name, slice.names.input),
-              index: index(name, slice.names.input), owner: slice.names.input,
-              stored: zip(places, slice.sources).map { "\($0.stack).\($1.layers!.lowerBound + i)" + String(rest)! },
-              storedInBase: base.map { "\($0.stack).\(slice.base!.layers!.lowerBound + i)" + String(rest)! }, slice: slice,
-              position: LayerIndex.position(i, of: range.count)))
+              name: own + rest, record: record(name, slice.names.input), index: index(name, slice.names.input),
+              owner: slice.names.input, stored: beginnings.map { $0 + rest }, storedInBase: below.map { $0 + rest },
+              slice: slice, position: LayerIndex.position(i, of: range.count)))
         }
         for (place, source) in zip(places, slice.sources) where source.input != slice.names.input {
-          let other = "\(place.stack).\(source.layers!.lowerBound + i)"
-          let known = Set(owner.layers[layer].map { String($0.utf8.dropFirst(own.utf8.count))! })
+          let known = Set(owner.layers[layer].map { owner.rest(of: $0) })
           for name in place.layers[source.layers!.lowerBound + i] {
-            let rest = String(name.utf8.dropFirst(other.utf8.count))!
-            if !known.contains(rest) {
-              extras.append((source.input, record(name, source.input), "\(stack).\(layers.count)" + rest))
-            }
+            let rest = place.rest(of: name)
+            if !known.contains(rest) { extras.append((source.input, record(name, source.input), own + rest)) }
           }
         }
         layers.append((slice.names.input, layer))
       }
       if number == module.slices.count - 1 { outside(slice, owner.others.filter { !ModelParts.isBefore($0) }) }
     }
-    stacks.append(PlannedStack(module: module.name, name: stack, layers: layers, isRestacked: true))
+    stacks.append(PlannedStack(module: module.name, name: first?.stack ?? "", layers: layers, isRestacked: true))
     changeConfig(module, layers, isOnly)
   }
 
@@ -180,16 +178,22 @@ struct OutputTensors {
 
   private func index(_ name: String, _ input: Int) -> Int { opened.inputs[input].checkpoint.index(of: name)! }
 
-  /// Tensors of the input that gives the names, in parts that no module of the recipe means.
-  private mutating func listUnlisted() {
+  /// Tensors of the input that gives the names, in parts that no module of the recipe means. None may be meant by two.
+  private mutating func listUnlisted() throws(Failure) {
     let owner = opened.names
     let checkpoint = opened.inputs[owner].checkpoint
     let found = modelParts(owner)
-    var taken: Set<Int> = []
+    var taken: [Int: String] = [:]
     for module in opened.modules {
-      if let part = try? found.part(module.name, isOnly: opened.modules.count == 1) { taken.insert(part) }
+      guard let part = try? found.part(module.name, isOnly: opened.modules.count == 1) else { continue }
+      if let other = taken.updateValue(module.name ?? "", forKey: part) {
+        throw Failure(
+          .recipe,
+          "modules.\(other) and modules.\(module.name ?? "") are both '\(found.parts[part].root)' of \(checkpoint.path): keep one of them"
+        )
+      }
     }
-    for part in found.parts.indices where !taken.contains(part) {
+    for part in found.parts.indices where taken[part] == nil {
       let names = found.parts[part].layers.joined() + found.parts[part].others
       unlisted += names.map { (owner, checkpoint.tensor(named: $0)!) }
       warnings.append(

@@ -123,6 +123,23 @@ import Testing
     #expect(try parts(list, counts: [4]).parts[0].depth == 4)
   }
 
+  @Test func aListWithoutANameIsNoStack() throws {
+    let found = try parts(["0.weight", "0.bias", "1.weight", "1.bias"], counts: [2])
+    #expect(found.parts.count == 1 && found.parts[0].depth == 0 && found.parts[0].others.count == 4)
+  }
+
+  @Test(arguments: [("blocks.%", "blocks.7"), ("blocks.0%", "blocks.07"), ("blocks.00%", "blocks.007")])
+  func layersAreNumberedAsTheyAreStored(pattern: String, seventh: String) throws {
+    let names = (0..<2).flatMap { layer in
+      ["a.0.w", "b"].map {
+        pattern.split(separator: "%", omittingEmptySubsequences: false).joined(separator: "\(layer)") + ".\($0)"
+      }
+    }
+    let part = try parts(names).parts[0]
+    #expect(part.depth == 2 && part.beginning(7) == seventh && part.beginning(1234) == "blocks.1234")
+    #expect(Set(part.layers[1].map { part.rest(of: $0) }) == [".a.0.w", ".b"])
+  }
+
   // MARK: - Modules
 
   @Test func slicesAloneDoNotSayWhichStackTheyMean() throws {
