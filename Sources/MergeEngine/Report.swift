@@ -160,11 +160,11 @@ struct Report {
     let models = plan.inputs.indices.filter { !plan.inputs[$0].isBase }
     var lines = [(["tensor_name"] + models.indices.map { "model_\($0)_lambda" }).joined(separator: ",")]
     for index in results.indices {
-      let lambdas = results[index].decision.entries.first { $0.key == "lambdas" }?.value.array?.compactMap(\.double) ?? []
+      let lambdas = results[index].decision.entries.first { $0.key == "lambdas" }?.value.array ?? []
       // A tensor that some model lacks has fewer lambdas than there are models.
       let merged = plan.tensors[index].models.map { plan.tensors[index].inputs[$0] }
       let cells = models.map { model in
-        merged.firstIndex(of: model).flatMap { $0 < lambdas.count ? Self.sixDecimals(lambdas[$0]) : nil } ?? "nan"
+        merged.firstIndex(of: model).flatMap { $0 < lambdas.count ? lambdas[$0].double : nil }.map(Self.sixDecimals) ?? "nan"
       }
       lines.append(([Self.cell(plan.tensors[index].name)] + cells).joined(separator: ","))
     }

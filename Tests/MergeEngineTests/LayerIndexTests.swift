@@ -19,6 +19,21 @@ import Testing
     #expect(index.position("vision.0.w") == 1)
     #expect(index.position("embed") == 0)
   }
+
+  @Test func aCountOfTheConfigPicksTheNumber() {
+    let names = (0..<2).flatMap { block in (0..<6).map { "towers.\(block).layers.\($0).w" } }
+    #expect(LayerIndex(names: names).place(names[3])?.stack == "towers")
+    let counted = LayerIndex(names: names, counts: [6])
+    #expect(counted.place(names[3])?.stack == "towers.0.layers" && counted.place(names[3])?.layer == 3)
+    #expect(counted.stacks.map(\.name) == ["towers.0.layers", "towers.1.layers"])
+  }
+
+  @Test func aNumberedListIsNoStackOfLayers() {
+    let names = (0..<4).flatMap { ["h.\($0).a", "h.\($0).b"] } + ["score.0.weight", "score.2.weight"]
+    let stacks = LayerIndex(names: names).stacks
+    #expect(stacks.filter(\.isLayered).map(\.name) == ["h"])
+    #expect(stacks.first { $0.name == "score" }?.depth == 3)
+  }
 }
 
 @Suite struct PartitionTests {
@@ -44,29 +59,5 @@ import Testing
     let rows = Partition(count: 3000 * 100, granule: 3000)
     #expect(rows.block(bytesPerElement: 10, budget: 100_000) == 9000)
     #expect(rows.block(bytesPerElement: 10, budget: 1) == 3000)
-  }
-}
-
-@Suite struct ReportTests {
-  @Test(arguments: [
-    (0.0, "0.000000"), (1, "1.000000"), (0.1, "0.100000"), (-0.25, "-0.250000"), (0.3653494, "0.365349"),
-    (12.0000005, "12.000000"),
-    (-1e-9, "0.000000"),
-  ])
-  func lambdasHaveSixDecimals(value: Double, text: String) { #expect(Report.sixDecimals(value) == text) }
-
-  @Test func aCountOfTheConfigPicksTheNumber() {
-    let names = (0..<2).flatMap { block in (0..<6).map { "towers.\(block).layers.\($0).w" } }
-    #expect(LayerIndex(names: names).place(names[3])?.stack == "towers")
-    let counted = LayerIndex(names: names, counts: [6])
-    #expect(counted.place(names[3])?.stack == "towers.0.layers" && counted.place(names[3])?.layer == 3)
-    #expect(counted.stacks.map(\.name) == ["towers.0.layers", "towers.1.layers"])
-  }
-
-  @Test func aNumberedListIsNoStackOfLayers() {
-    let names = (0..<4).flatMap { ["h.\($0).a", "h.\($0).b"] } + ["score.0.weight", "score.2.weight"]
-    let stacks = LayerIndex(names: names).stacks
-    #expect(stacks.filter(\.isLayered).map(\.name) == ["h"])
-    #expect(stacks.first { $0.name == "score" }?.depth == 3)
   }
 }

@@ -124,6 +124,63 @@ import Testing
     #expect(try File(path: folder.file("other"), mode: .read).identity() != identity)
   }
 
+  // MARK: - Copying
+
+  /// Where the file system cannot copy ranges, nothing is promised but the bytes around them.
+  @Test(arguments: [(0..<100_000, 0), (1..<2, 7), (4095..<70_001, 13), (50_000..<100_000, 200_000)])
+  func aRangeIsCopiedWhereItIsWanted(range: Range<Int>, offset: Int) throws {
+    let folder = try TemporaryFolder()
+    let content = (0..<100_000).map { UInt8(truncatingIfNeeded: $0 * 31) }
+    let source = try File(path: folder.file("source", content), mode: .read)
+    let target = try File(path: folder("target"), mode: .create)
+    try target.write([UInt8](repeating: 0xAA, count: 300_000), at: 0)
+    let isCopied = try target.copy(from: source, range, to: offset)
+    let found = try folder.bytes("target")
+    if isCopied { #expect(Array(found[offset..<offset + range.count]) == Array(content[range])) }
+    #expect(found.count == 300_000)
+    #expect(found[..<offset].allSatisfy { $0 == 0xAA } && found[(offset + range.count)...].allSatisfy { $0 == 0xAA })
+    #expect(try folder.bytes("source") == content)
+  }
+
+  @Test func anEmptyRangeIsCopiedAtOnce() throws {
+    let folder = try TemporaryFolder()
+    let source = try File(path: folder.file("source"), mode: .read)
+    let target = try File(path: folder("target"), mode: .create)
+    #expect(try target.copy(from: source, 2..<2, to: 50))
+    #expect(try target.size() == 0)
+  }
+
+  @Test func whatTheSystemCannotCopyIsLeftToReadingAndWriting() throws {
+    let folder = try TemporaryFolder()
+    let source = try File(path: folder.file("source", [1, 2, 3, 4]), mode: .read)
+    let target = try File(path: folder("target"), mode: .create)
+    // Beyond the end: reading it says that the file is too short.
+    #expect(try !target.copy(from: source, 2..<9, to: 0))
+    #expect(try !target.copy(from: source, 100..<101, to: 0))
+    try target.truncate(to: 0)
+    // A file that is open for reading alone, a pipe, and a range onto itself.
+    let closed = try File(path: folder.file("closed", [9]), mode: .read)
+    #expect(try !closed.copy(from: source, 0..<4, to: 0))
+    #expect(try folder.bytes("closed") == [9])
+    try #require(mkfifo(folder("pipe"), 0o666) == 0)
+    let pipe = try File(path: folder("pipe"), mode: .update)
+    #expect(try !target.copy(from: pipe, 0..<4, to: 0))
+    let own = try File(path: folder("source"), mode: .update)
+    #expect(try !own.copy(from: own, 0..<3, to: 1))
+    #expect(try folder.bytes("source") == [1, 2, 3, 4] && folder.bytes("target") == [])
+  }
+
+  @Test func aFailureOfCopyingNamesBothFiles() throws {
+    let folder = try TemporaryFolder()
+    let source = try File(path: folder.folder("source"), mode: .read)
+    let target = try File(path: folder("target"), mode: .create)
+    do throws(Failure) {
+      #expect(try !target.copy(from: source, 0..<4, to: 0))
+    } catch {
+      #expect(error.status == .file && error.message.contains(folder("source")) && error.message.contains(folder("target")))
+    }
+  }
+
   @Test func adviceLeavesTheContentAlone() throws {
     let folder = try TemporaryFolder()
     let file = try File(path: folder("a"), mode: .create)
