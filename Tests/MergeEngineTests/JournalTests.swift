@@ -271,4 +271,40 @@ import Testing
     #expect(try FileSystem.read(ours) == FileSystem.read(theirs))
     #expect(!FileSystem.exists(family.folder("out/stockpot.journal")))
   }
+
+  /// All files of an output but the texts that tell times and places, by their paths.
+  private func files(_ path: String, below: String = "") throws(Failure) -> [String: [UInt8]] {
+    var found: [String: [UInt8]] = [:]
+    for name in try FileSystem.list(path + below) {
+      let place = below + "/" + name
+      if FileSystem.kind(path + place) == .folder {
+        found.merge(try files(path, below: place)) { one, _ in one }
+      } else if name.hasSuffix(".safetensors") || name == "yoyo_scale.csv" {
+        found[place] = try FileSystem.read(path + place)
+      }
+    }
+    return found
+  }
+
+  static let methods: [(String, JSON)] = [
+    ("model_stock", ["scope": "layer"]), ("yoyo_scale", ["scope": "model"]), ("ties", ["density": 0.5, "scope": "model"]),
+    ("tall_mask", [:]), ("iso_c", [:]),
+  ]
+
+  @Test(arguments: methods.indices, [1, 2, 4, 5]) func aMergeGoesOnFromWhereverItWasStopped(method: Int, after: Int) throws {
+    let family = try Family()
+    let (name, parameters) = Self.methods[method]
+    let recipe = family.recipe(name, parameters)
+    try family.merge(recipe, to: "whole") { $0.threads = 1 }
+    var options = JobOptions()
+    options.threads = 1
+    let job = try Job(recipe: recipe, outputPath: family.folder("out"), options: options)
+    let failure = #expect(throws: Failure.self) { try job.run { if job.control.tensorsDone >= after { job.control.cancel() } } }
+    #expect(failure?.status == .cancelled)
+    options.resume = true
+    try Job(recipe: recipe, outputPath: family.folder("out"), options: options).run()
+    let (ours, theirs) = (try files(family.folder("out")), try files(family.folder("whole")))
+    #expect(ours.keys.sorted() == theirs.keys.sorted() && !ours.isEmpty)
+    for (file, bytes) in theirs { #expect(ours[file] == bytes, "\(file)") }
+  }
 }

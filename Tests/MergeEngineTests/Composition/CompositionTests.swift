@@ -163,4 +163,43 @@ import Testing
     let found = try read(Self.slice("[0, 9223372036854775807]"))
     #expect(found.composition.sources[0].layers?.upperBound == .max)
   }
+
+  /// Any value, with keys and values that a recipe has among them.
+  private func value(_ generator: inout Generator, depth: Int) -> JSON {
+    func draw(_ count: Int) -> Int { min(count - 1, Int((generator.next() + 1) / 2 * Double(count))) }
+    let plain: [JSON] = [nil, true, 0, 1, 8, -1, 0.5, "", "a", "base", [0, 2], [1, 3], [2, 0], [], [:]]
+    guard depth > 0 else { return plain[draw(plain.count)] }
+    let keys = [
+      "models", "slices", "modules", "sources", "model", "layer_range", "parameters", "weight", "base_model", "statistics", "x",
+    ]
+    switch draw(5) {
+    case 0: return plain[draw(plain.count)]
+    case 1: return .array((0..<draw(3)).map { _ in value(&generator, depth: depth - 1) })
+    default:
+      let chosen = Set((0...draw(4)).map { _ in keys[draw(keys.count)] }).sorted()
+      return .object(chosen.map { .init(key: $0, value: value(&generator, depth: depth - 1)) })
+    }
+  }
+
+  @Test func whatIsReadHasSourcesAndTheirLayers() throws {
+    var generator = Generator(1)
+    let schema = try Registry.method(named: "linear").schema
+    var readable = 0
+    for _ in 0..<20_000 {
+      let kind = ["models", "slices", "modules"][min(2, Int((generator.next() + 1) * 1.5))]
+      let entry = value(&generator, depth: 3)
+      let json: JSON = kind == "modules" ? ["modules": ["x": entry]] : .object([.init(key: kind, value: [entry])])
+      var reader = CompositionReader(schema: schema, strict: false, statistics: nil)
+      do throws(Failure) {
+        for slice in try reader.read(json).modules.flatMap(\.slices) {
+          #expect(!slice.sources.isEmpty && slice.sources.allSatisfy { !$0.model.path.isEmpty })
+          #expect(Set(slice.sources.map { $0.layers?.count ?? -1 }).count == 1)
+        }
+        readable += 1
+      } catch {
+        #expect([.recipe, .parameter, .argument].contains(error.status), "\(error)")
+      }
+    }
+    #expect(readable > 100)
+  }
 }

@@ -140,6 +140,27 @@ import Testing
     #expect(Set(part.layers[1].map { part.rest(of: $0) }) == [".a.0.w", ".b"])
   }
 
+  @Test(arguments: 0..<60) func whateverTheNamesEveryTensorIsInOnePart(seed: Int) throws {
+    var generator = Generator(UInt64(seed))
+    let words = [
+      "model", "layers", "visual", "blocks", "text", "projector", "merger", "audio", "0", "1", "2", "00", "01", "", "w", "é",
+      "-1",
+    ]
+    func draw(_ count: Int) -> Int { min(count - 1, Int((generator.next() + 1) / 2 * Double(count))) }
+    var names: Set<String> = ["w"]
+    for _ in 0..<30 { names.insert((0...draw(5)).map { _ in words[draw(words.count)] }.joined(separator: ".")) }
+    let found = try parts(Array(names), counts: (0..<draw(3)).map { _ in 1 + draw(3) })
+    #expect(found.parts.flatMap { $0.layers.joined() + $0.others }.sorted() == names.sorted())
+    #expect(found.parts.indices.contains(found.main))
+    for part in found.parts {
+      #expect(part.layers.count == part.depth && part.layers.allSatisfy { !$0.isEmpty })
+      for (layer, tensors) in part.layers.enumerated() {
+        #expect(tensors.allSatisfy { LayerIndex(names: [$0]).place($0) != nil && $0.contains("\(layer)") })
+      }
+    }
+    for module in words { if let part = try? found.part(module, isOnly: false) { #expect(found.parts.indices.contains(part)) } }
+  }
+
   // MARK: - Modules
 
   @Test func slicesAloneDoNotSayWhichStackTheyMean() throws {
