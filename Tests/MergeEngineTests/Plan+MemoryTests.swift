@@ -60,14 +60,15 @@ import Testing
     // Not a byte less.
     #expect(try asked(#expect(throws: Failure.self) { try plan(method, memory: least - 1, parameters) }) == least)
     // The merge itself keeps to it: what one tensor holds is within what is left beside the plan.
-    #expect(try fitting.largestScratch() <= fitting.workMemory!)
+    // A chunk of the output at least comes on top.
+    #expect(try fitting.largestScratch() + 1024 * 4 <= fitting.workMemory!)
   }
 
   @Test func moreMemoryAllowsMoreWorkersUpToThoseAskedFor() throws {
     try save(Self.shapes)
     let least = try asked(#expect(throws: Failure.self) { try plan("linear", memory: 1) })
     var found: [Int] = []
-    for limit in stride(from: least, to: least + 2_000_000, by: 20_000) {
+    for limit in stride(from: least, to: least + 2_000_000, by: 50_000) {
       found.append(try plan("linear", memory: limit).threads)
     }
     #expect(found == found.sorted() && found.first == 1 && found.last == 4)
