@@ -45,6 +45,12 @@ struct TaskFactors {
     work.view.product(left.view, right.view, factor: -1, keeping: 1)
     var rest = 0.0
     for i in 0..<work.count { rest += work.values[i] * work.values[i] }
+    guard rest.isFinite else {
+      throw Failure(
+        .nonFinite,
+        "the factors of '\(base.name)' are too large for \(dtype.torchName ?? dtype.name): give another dtype, or leave it out with exclude"
+      )
+    }
     error = squares > 0 ? (rest / squares).squareRoot() : 0
     sigma = Array(triplets.sigma.prefix(8))
   }

@@ -131,6 +131,18 @@ func norm(_ values: some Sequence<Double>) -> Double { values.reduce(0) { $0 + $
     }
   }
 
+  @Test func factorsThatDoNotFitTheirTypeAreRefused() throws {
+    // The root of 2^34 is 2^17, where binary16 ends before 2^16.
+    let found = try source(
+      Stored(name: "q.weight", shape: [1, 2], values: [0, 0]), Stored(name: "q.weight", shape: [1, 2], values: [0x1p34, 0]))
+    let failure = #expect(throws: Failure.self) { try TaskFactors(found, rank: 1, dtype: .f16) }
+    #expect(failure?.status == .nonFinite)
+    for words in ["'q.weight'", "float16", "dtype"] {
+      #expect(failure?.message.contains(words) == true, "\(failure?.message ?? "")")
+    }
+    #expect(try TaskFactors(found, rank: 1, dtype: .bf16).error == 0)
+  }
+
   @Test func whatHasNotChangedHasNoError() throws {
     let same = Stored(name: "q.weight", shape: [3, 4], values: (0..<12).map(Float.init))
     let factors = try TaskFactors(source(same, same), rank: 2, dtype: .f32)
