@@ -51,6 +51,10 @@ struct Unpickler {
   private let bytes: [UInt8]
   private var position = 0
   private let source: String
+  /// Of a module's and a function's name together, in bytes; the names in a pickle may be one text, recalled again and again.
+  private static let longestName = 255
+  /// PyTorch allows no more.
+  private static let mostDimensions = 64
 
   /// - Parameter source: what the pickle is, for messages.
   init(_ bytes: [UInt8], source: String) {
@@ -151,7 +155,9 @@ struct Unpickler {
         let module = try line()
         stack.append(.global("\(module) \(try line())"))
       case 0x93:
-        guard case .text(let name) = try pop(), case .text(let module) = try pop() else { throw damaged() }
+        guard case .text(let name) = try pop(), case .text(let module) = try pop(),
+          module.utf8.count + name.utf8.count <= Self.longestName
+        else { throw damaged() }
         stack.append(.global("\(module) \(name)"))
       case UInt8(ascii: ")"): stack.append(.tuple(add([])))
       case 0x85, 0x86, 0x87:
@@ -252,6 +258,7 @@ struct Unpickler {
     case .tuple(let found), .list(let found): index = found
     default: return nil
     }
+    guard items[index].count <= Self.mostDimensions else { return nil }
     var numbers: [Int] = []
     for item in items[index] {
       guard case .int(let number) = item, number >= 0 else { return nil }
