@@ -28,6 +28,10 @@ struct ZipArchive {
     guard tailCount >= 22,
       let end = stride(from: tailCount - 22, through: 0, by: -1).first(where: { tail.matches(wanted, at: $0) })
     else { throw damaged("for it has no directory") }
+    // Writers of 64-bit fields may leave this one to them.
+    guard [0, 0xFFFF].contains(tail.number(2, at: end + 4)) else {
+      throw Failure(.format, "\(file.path) is one of several volumes of a zip archive, which are not read: join them first")
+    }
     var count = tail.number(2, at: end + 10)
     var directorySize = tail.number(4, at: end + 12)
     var directoryOffset = tail.number(4, at: end + 16)
@@ -56,7 +60,10 @@ struct ZipArchive {
       let length = 46 + nameLength + extraLength + directory.number(2, at: position + 32)
       guard length <= directorySize - position else { throw damaged("whose directory is cut short") }
       let name = String(decoding: directory.all[(position + 46)..<(position + 46 + nameLength)], as: UTF8.self)
-      guard directory.number(2, at: position + 8) & 1 == 0 else { throw damaged("for it is encrypted") }
+      guard directory.number(2, at: position + 8) & 1 == 0 else {
+        throw Failure(
+          .format, "entry \(quoted(name)) of \(file.path) is encrypted, which is not read: save it without a password")
+      }
       var fields = [
         directory.number(4, at: position + 24), directory.number(4, at: position + 20), directory.number(4, at: position + 42),
       ]
