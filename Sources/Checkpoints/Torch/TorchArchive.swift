@@ -18,6 +18,8 @@ struct TorchArchive {
   private static let longestPickle = 64 << 20
   private static let wrappers = ["state_dict", "model_state_dict", "model", "module"]
   private static let mostEntries = 2_000_000
+  /// Of all of them; a key of a dictionary is in the name of every tensor below it.
+  private static let mostNameBytes = 256 << 20
   private static let deepest = 16
 
   /// Does the file begin as a zip archive does?
@@ -28,8 +30,12 @@ struct TorchArchive {
 
   /// The command that makes a safetensors file of what only PyTorch can read; short, since messages are.
   static func conversion(of path: String) -> String {
-    "convert it where you trust it: python -c \"import torch; from safetensors.torch import save_file; save_file({k: "
-      + "v.clone().contiguous() for k, v in torch.load('\(FileSystem.name(of: path))', 'cpu', weights_only=True).items()}, "
+    // The name may be anybody's text, and a shell would run what it has in $( ).
+    let given = FileSystem.name(of: path)
+    let isHarmless = given.utf8.allSatisfy { $0 >= 0x20 && $0 != 0x7F && !"\"'`$\\!".utf8.contains($0) }
+    let name = isHarmless ? given : "FILE"
+    return "convert it where you trust it: python -c \"import torch; from safetensors.torch import save_file; save_file({k: "
+      + "v.clone().contiguous() for k, v in torch.load('\(name)', 'cpu', weights_only=True).items()}, "
       + "'model.safetensors')\""
   }
 
@@ -45,7 +51,8 @@ struct TorchArchive {
     let archive = try ZipArchive(file)
     let pickles = archive.entries.keys.filter { $0 == "data.pkl" || $0.hasSuffix("/data.pkl") }
     guard pickles.count == 1, let entry = archive.entries[pickles[0]] else {
-      throw Failure(.format, "\(file.path) is a zip archive, but none of torch.save: it has no data.pkl; \(advice)")
+      let what = pickles.isEmpty ? "no data.pkl" : "several files data.pkl"
+      throw Failure(.format, "\(file.path) is a zip archive, but none of torch.save: it has \(what); \(advice)")
     }
     let prefix = String(pickles[0].dropLast("data.pkl".count))
     guard entry.isStored, entry.byteCount <= Self.longestPickle else {
@@ -125,6 +132,7 @@ extension TorchArchive {
   private struct StateDict {
     private(set) var tensors: [(name: String, tensor: Int)] = []
     private var visited = 0
+    private var nameBytes = 0
     private let machine: Unpickler
     private let path: String
 
@@ -158,15 +166,16 @@ extension TorchArchive {
         throw Failure(.format, "\(path) has dictionaries nested more than \(TorchArchive.deepest) deep: it is no state dict")
       }
       for (key, value) in Self.pairs(machine.items[index]) {
-        visited += 1
-        guard visited <= TorchArchive.mostEntries else {
-          throw Failure(.format, "\(path) has more than \(TorchArchive.mostEntries) entries: it is no state dict")
-        }
+        try visit(1)
         guard let word = Self.text(key) else {
           throw Failure(
             .format, "\(path) has a key in \(quoted(prefix)) that is neither text nor a number: it is no state dict")
         }
         let name = prefix + word
+        nameBytes += name.utf8.count
+        guard nameBytes <= TorchArchive.mostNameBytes else {
+          throw Failure(.format, "\(path) has names of more than \(TorchArchive.mostNameBytes) bytes: it is no state dict")
+        }
         switch value {
         case .tensor(let tensor): tensors.append((name, tensor))
         case .dictionary(let inner): try collect(inner, prefix: name + ".", depth: depth + 1)
@@ -175,6 +184,8 @@ extension TorchArchive {
             .format,
             "\(quoted(name)) of \(path) is an object, \(quoted(type)), and would be lost; \(TorchArchive.conversion(of: path))")
         case .list(let items), .tuple(let items):
+          // The same list may be in many places.
+          try visit(machine.items[items].count)
           guard machine.items[items].allSatisfy({ if case .int = $0 { true } else if case .text = $0 { true } else { false } })
           else {
             throw Failure(
@@ -186,6 +197,13 @@ extension TorchArchive {
         // Counters, versions and the like.
         case .none, .bool, .int, .double, .text: break
         }
+      }
+    }
+
+    private mutating func visit(_ count: Int) throws(Failure) {
+      visited += count
+      guard visited <= TorchArchive.mostEntries else {
+        throw Failure(.format, "\(path) has more than \(TorchArchive.mostEntries) entries: it is no state dict")
       }
     }
 
