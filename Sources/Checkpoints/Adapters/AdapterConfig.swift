@@ -14,7 +14,7 @@ struct AdapterConfig: Sendable {
   private let alpha: Double
   /// alpha / sqrt(r) instead of alpha / r.
   private let isRankStabilized: Bool
-  private let ranks: [(pattern: NamePattern, value: Double)]
+  private let ranks: [(pattern: NamePattern, value: Int)]
   private let alphas: [(pattern: NamePattern, value: Double)]
 
   init(path: String) throws(Failure) {
@@ -31,8 +31,10 @@ struct AdapterConfig: Sendable {
     self.alpha = alpha
     isRankStabilized = json["use_rslora"]?.bool ?? false
     isTransposed = json["fan_in_fan_out"]?.bool ?? false
-    ranks = try Self.patterns(json["rank_pattern"], path)
-    alphas = try Self.patterns(json["alpha_pattern"], path)
+    ranks = try Self.patterns(json["rank_pattern"], path, "rank of at least 1") {
+      $0.double.flatMap(Int.init(exactly:)).flatMap { $0 >= 1 ? $0 : nil }
+    }
+    alphas = try Self.patterns(json["alpha_pattern"], path, "number") { $0.double.flatMap { $0.isFinite ? $0 : nil } }
   }
 
   /// Refuse what is not plain LoRA.
@@ -66,11 +68,13 @@ struct AdapterConfig: Sendable {
     }
   }
 
-  private static func patterns(_ json: JSON?, _ path: String) throws(Failure) -> [(pattern: NamePattern, value: Double)] {
-    var patterns: [(pattern: NamePattern, value: Double)] = []
+  private static func patterns<Value>(
+    _ json: JSON?, _ path: String, _ what: String, _ read: (JSON) -> Value?
+  ) throws(Failure) -> [(pattern: NamePattern, value: Value)] {
+    var patterns: [(pattern: NamePattern, value: Value)] = []
     for member in json?.members ?? [] {
-      guard let value = member.value.double, value.isFinite else {
-        throw Failure(.format, "\(path) has the pattern \(quoted(member.key)) without a number: it is damaged")
+      guard let value = read(member.value) else {
+        throw Failure(.format, "\(path) has the pattern \(quoted(member.key)) without a \(what): it is damaged")
       }
       patterns.append((try NamePattern(member.key, source: path), value))
     }
@@ -81,14 +85,13 @@ struct AdapterConfig: Sendable {
   /// - Parameter rank: that of its factors, which has to be the config's.
   func scale(of module: String, rank stored: Int) throws(Failure) -> Double {
     // As PEFT: the first pattern that matches counts.
-    let rank = ranks.first { $0.pattern.matches(module) }?.value ?? Double(self.rank)
+    let rank = ranks.first { $0.pattern.matches(module) }?.value ?? self.rank
     let alpha = alphas.first { $0.pattern.matches(module) }?.value ?? self.alpha
-    guard rank == Double(stored) else {
+    guard rank == stored else {
       throw Failure(
         .format,
-        "the factors of \(quoted(module)) have rank \(stored), where \(path) says "
-          + "\(Int(exactly: rank).map(String.init) ?? String(rank)): they do not belong together")
+        "the factors of \(quoted(module)) have rank \(stored), where \(path) says \(rank): they do not belong together")
     }
-    return isRankStabilized ? alpha / rank.squareRoot() : alpha / rank
+    return isRankStabilized ? alpha / Double(rank).squareRoot() : alpha / Double(rank)
   }
 }

@@ -15,8 +15,19 @@ import Testing
     #expect(try NamePattern(key, source: "here").matches(name) == expected)
   }
 
-  @Test(arguments: ["(?i)a", "a*?", "(a", "[a"])
-  func whatOnlyPythonKnows(_ key: String) {
+  @Test func listsOfModulesAreLong() throws {
+    let layers = (0..<80).map(String.init).joined(separator: "|")
+    let pattern = try NamePattern(#"layers\.(\#(layers))\.(mlp|self_attn)\.[a-z_]{1,12}"#, source: "here")
+    #expect(pattern.matches("model.layers.79.mlp.up_proj"))
+    #expect(!pattern.matches("model.layers.80.mlp.up_proj"))
+    #expect(
+      try NamePattern(String(repeating: "a", count: 1000), source: "here").matches("x." + String(repeating: "a", count: 1000)))
+    let nested = String(repeating: "(", count: 100) + "a" + String(repeating: ")", count: 100)
+    #expect(try NamePattern(nested, source: "here").matches("a"))
+  }
+
+  @Test(arguments: ["(?i)a", "a*?", "(a", "[a", "(a)\\1", "a{9}{9}{9}"])
+  func whatIsNotUnderstood(_ key: String) {
     expectFailure(.format, "here") { () throws(Failure) in _ = try NamePattern(key, source: "here") }
   }
 }
