@@ -144,15 +144,13 @@ private struct Parts {
       return
     }
     let module = words[..<place].joined(separator: ".")
+    let factor: WritableKeyPath<Pair, TensorRecord?>
+    var isEmbedding = false
     switch words[place...].joined(separator: ".") {
-    case "lora_A.weight": pairs[module, default: Pair()].first = record
-    case "lora_B.weight": pairs[module, default: Pair()].second = record
-    case "lora_embedding_A":
-      pairs[module, default: Pair()].first = record
-      pairs[module]!.isEmbedding = true
-    case "lora_embedding_B":
-      pairs[module, default: Pair()].second = record
-      pairs[module]!.isEmbedding = true
+    case "lora_A.weight": factor = \.first
+    case "lora_B.weight": factor = \.second
+    case "lora_embedding_A": (factor, isEmbedding) = (\.first, true)
+    case "lora_embedding_B": (factor, isEmbedding) = (\.second, true)
     case let other:
       let what = other.hasPrefix("lora_magnitude_vector") ? "belongs to a DoRA adapter" : "is no part of a plain LoRA adapter"
       throw Failure(
@@ -160,6 +158,16 @@ private struct Parts {
         "\(quoted(record.name)) of \(checkpoint.path) \(what), and would be lost: merge the adapter into its model with PEFT "
           + "(merge_and_unload), and give the result")
     }
+    var pair = pairs[module] ?? Pair()
+    if let known = pair[keyPath: factor] {
+      throw Failure(
+        .format,
+        "\(checkpoint.path) has one factor of \(quoted(module)) twice, as \(quoted(known.name)) and as \(quoted(record.name)): "
+          + "it is damaged")
+    }
+    pair[keyPath: factor] = record
+    pair.isEmbedding = pair.isEmbedding || isEmbedding
+    pairs[module] = pair
   }
 }
 
@@ -180,7 +188,12 @@ private struct Renaming {
       if words.count > 2 { prefixes.insert(words[0] + "." + words[1] + ".") }
     }
     candidates += prefixes.sorted(by: precedes).map { Renaming(dropped: 0, prefix: $0) }
-    if let first = candidates.first(where: { candidate in targets.allSatisfy { model.tensor(named: candidate($0)) != nil } }) {
+    // Names that differ stay different: two of the adapter's would otherwise change one of the model's.
+    let count = Set(targets).count
+    let first = candidates.first { candidate in
+      targets.allSatisfy { model.tensor(named: candidate($0)) != nil } && Set(targets.map { candidate($0) }).count == count
+    }
+    if let first {
       self = first
       return
     }
