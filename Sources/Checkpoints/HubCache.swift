@@ -8,20 +8,18 @@ import Platform
 /// The root is HF_HUB_CACHE, else HF_HOME/hub, else XDG_CACHE_HOME/huggingface/hub, else ~/.cache/huggingface/hub.
 enum HubCache {
   /// The folder that holds the repositories; nil where the environment does not say.
-  static var root: String? {
+  /// - Parameter variable: of the environment; nil where it is not set.
+  static func root(_ variable: (String) -> String? = Machine.environment) -> String? {
+    func expanded(_ path: String) -> String {
+      guard path == "~" || path.hasPrefix("~/"), let home = variable("HOME") else { return path }
+      return home + path.dropFirst()
+    }
     for name in ["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"] {
-      if let path = Machine.environment(name), !path.isEmpty { return expanded(path) }
+      if let path = variable(name), !path.isEmpty { return expanded(path) }
     }
-    if let home = Machine.environment("HF_HOME"), !home.isEmpty { return joined(expanded(home), "hub") }
-    if let cache = Machine.environment("XDG_CACHE_HOME"), !cache.isEmpty {
-      return joined(expanded(cache), "huggingface/hub")
-    }
-    return Machine.environment("HOME").map { joined($0, ".cache/huggingface/hub") }
-  }
-
-  private static func expanded(_ path: String) -> String {
-    guard path == "~" || path.hasPrefix("~/"), let home = Machine.environment("HOME") else { return path }
-    return home + path.dropFirst()
+    if let home = variable("HF_HOME"), !home.isEmpty { return joined(expanded(home), "hub") }
+    if let cache = variable("XDG_CACHE_HOME"), !cache.isEmpty { return joined(expanded(cache), "huggingface/hub") }
+    return variable("HOME").map { joined($0, ".cache/huggingface/hub") }
   }
 
   /// Can it be the name of a repository, `name` or `org/name`?
@@ -40,7 +38,7 @@ enum HubCache {
 
   /// The folder with the files of a revision: a branch or tag that was fetched, or a commit, of which the first digits are enough.
   /// - Throws: `.notFound`, with the command that fetches it.
-  static func snapshot(of repository: String, revision: String?) throws(Failure) -> String {
+  static func snapshot(of repository: String, revision: String?, in root: String? = root()) throws(Failure) -> String {
     let wanted = revision ?? "main"
     let fetch =
       "fetch it with 'hf download \(repository)\(revision.map { " --revision " + $0 } ?? "")', install stockpot[hub] so that it is "

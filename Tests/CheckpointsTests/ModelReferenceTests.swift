@@ -58,12 +58,3 @@ import Testing
     #expect(!ModelReference(model: part("a", "v1")).isSame(ModelReference(model: part("a", "v2"))))
   }
 }
-
-@Suite struct HubCacheTests {
-  @Test func repositories() {
-    for name in ["gpt2", "org/name", "org/na.me-1_x", "_a/b"] { #expect(HubCache.isRepository(name)) }
-    for name in ["", "/a", "a/", "a/b/c", "./a", "../a", "a--b", "a b", "-a", "ä", String(repeating: "a", count: 97)] {
-      #expect(!HubCache.isRepository(name))
-    }
-  }
-}
