@@ -179,16 +179,16 @@ extension CheckpointFiles.Index {
         throw Failure(
           .format, "\(path) puts tensor \(quoted(tensor)) in \(shown), which is not the plain name of a file beside it")
       }
-      if let last = entries.last?.file, files[last] == file {
-        entries.append(Entry(tensor: tensor, file: last))
-      } else {
-        let number = numbers[file] ?? files.count
-        if number == files.count {
-          files.append(file)
-          numbers[file] = number
-        }
-        entries.append(Entry(tensor: tensor, file: number))
+      let last = entries.last?.file
+      let number = last.flatMap { files[$0] == file ? $0 : nil } ?? numbers[file] ?? files.count
+      if number == files.count {
+        files.append(file)
+        numbers[file] = number
+      } else if !files[number].utf8.elementsEqual(file.utf8) {
+        throw Failure(
+          .format, "\(path) names two files \(quoted(file)), spelled with different Unicode; rename one of them")
       }
+      entries.append(Entry(tensor: tensor, file: number))
     }
     guard !files.isEmpty else { throw Failure(.format, "\(path) names no files: its weight_map is empty") }
     let order = files.indices.sorted { precedes(files[$0], files[$1]) }

@@ -21,6 +21,8 @@ final class TemporaryFolder {
 
   @discardableResult func write(_ bytes: [UInt8], to name: String) throws -> String {
     try FileSystem.makeFolder(FileSystem.directory(of: self(name)))
+    // A file that is written over would be waited for.
+    try FileSystem.remove(self(name))
     try FileSystem.write(bytes, to: self(name))
     return self(name)
   }
