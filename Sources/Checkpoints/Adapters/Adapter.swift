@@ -78,8 +78,12 @@ public final class Adapter: Sendable {
     _ target: TensorRecord, _ model: Checkpoint, _ checkpoint: Checkpoint
   ) throws(Failure) -> Update {
     let isMatrix = first.shape.count == 2 && second.shape.count == 2
-    guard first.shape.count >= 2, second.shape.count >= 2, first.shape[0] == second.shape[1], first.dtype.isFloat,
-      second.dtype.isFloat, second.shape.dropFirst(2).allSatisfy({ $0 == 1 })
+    for factor in [first, second] where !factor.dtype.isFloat {
+      throw Failure(
+        .dtype, "\(quoted(factor.name)) of \(checkpoint.path) is \(factor.dtype.name), which no factor of an adapter can be")
+    }
+    guard first.shape.count >= 2, second.shape.count >= 2, first.shape[0] == second.shape[1],
+      second.shape.dropFirst(2).allSatisfy({ $0 == 1 })
     else {
       throw Failure(
         .shape,

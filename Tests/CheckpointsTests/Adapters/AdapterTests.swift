@@ -11,10 +11,12 @@ import Testing
   private typealias Tensors = [(name: String, shape: [Int])]
 
   /// A safetensors file of one type, filled with a number.
-  private func file(_ tensors: Tensors, _ type: DType = .f32, fill: UInt8 = 0) -> [UInt8] {
+  /// - Parameter others: tensors of another type.
+  private func file(_ tensors: Tensors, _ type: DType = .f32, fill: UInt8 = 0, others: [String: DType] = [:]) -> [UInt8] {
     var end = 0
     let entries = tensors.map { name, shape in
       let begin = end
+      let type = others[name] ?? type
       end += shape.reduce(type.size, *)
       return #""\#(name)":{"dtype":"\#(type.name)","shape":\#(shape),"data_offsets":[\#(begin),\#(end)]}"#
     }
@@ -224,9 +226,11 @@ import Testing
       try write([("q.lora_A.weight", first), ("q.lora_B.weight", second)])
       expectRefused(model, .shape, "\"q\"", "\(first)", "\(second)")
     }
-    for type in [DType.i32, .bool] {
-      try write(factors("q", 5, 4), type)
-      expectRefused(model, .shape, "\"q\"")
+    for (name, _) in factors("base_model.model.q", 5, 4) {
+      try write(factors("q", 5, 4))
+      try folder.write(
+        file(factors("base_model.model.q", 5, 4), others: [name: .i32]), to: "adapter/adapter_model.safetensors")
+      expectRefused(model, .dtype, name, "I32")
     }
   }
 

@@ -98,6 +98,9 @@ import Testing
     }
     refused(Pickle.tensor([3, 2], strides: [1, 3]), "order of its elements", "[1, 3]", "[3, 2]", converts: true)
     refused(Pickle.tensor([2, 3], strides: [0, 1]), "order of its elements", converts: true)
+    // Columns of a wider matrix, every other element.
+    refused(Pickle.tensor([2, 2], strides: [3, 1]), "order of its elements", converts: true)
+    refused(Pickle.tensor([3], strides: [2]), "order of its elements", converts: true)
     refused(Pickle.tensor([1], in: Pickle.storage("QInt8Storage")), "\"torch QInt8Storage\"", "unknown", converts: true)
     refused(Pickle.tensor([1], dtype: "float8_e4m3fnuz"), "\"torch float8_e4m3fnuz\"", "unknown", converts: true)
     refused(Pickle.tensor([1], in: Pickle.storage(key: "9")), "\"9\"", "fetch it again", converts: false)

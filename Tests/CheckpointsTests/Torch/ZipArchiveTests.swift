@@ -108,6 +108,20 @@ import Testing
     expectRefused(Zip([Zip.Entry("x", [1]), Zip.Entry("x", [2])]).bytes, "two entries", "\"x\"")
   }
 
+  /// Where less than the record is left of the file.
+  @Test func placesJustBeforeTheEnd() {
+    var zip = two()
+    zip.isWide = true
+    let size = UInt64(zip.bytes.count)
+    for count in UInt64(0)..<56 {
+      zip.widePlace = size - count
+      expectRefused(zip.bytes, "zip64", "lies outside")
+    }
+    for count in UInt64(0)..<30 {
+      expectRefused(two { $0.place = UInt64(two().bytes.count) - count }.bytes, "\"b/long name\"", "lies outside")
+    }
+  }
+
   private static let hostile: [UInt64] = [
     1 << 63, .max, 1 << 63 - 1, 1 << 63 - 30, 1 << 62, 1 << 48, 1 << 32, 1 << 32 - 1, 1 << 32 - 2, 1 << 31, 70_000,
   ]
