@@ -51,15 +51,20 @@ struct Unpickler {
   private let bytes: [UInt8]
   private var position = 0
   private let source: String
+  private let mostValues: Int
   /// Of a module's and a function's name together, in bytes; the names in a pickle may be one text, recalled again and again.
   private static let longestName = 255
   /// PyTorch allows no more.
   private static let mostDimensions = 64
 
-  /// - Parameter source: what the pickle is, for messages.
-  init(_ bytes: [UInt8], source: String) {
+  /// - Parameters:
+  ///   - source: what the pickle is, for messages.
+  ///   - mostValues: containers, and values on the stack and in the memo, each. One byte can make one of some hundred bytes; the
+  ///     default does for several hundred thousand tensors.
+  init(_ bytes: [UInt8], source: String, mostValues: Int = 4 << 20) {
     self.bytes = bytes
     self.source = source
+    self.mostValues = mostValues
   }
 
   private func damaged() -> Failure {
@@ -116,6 +121,9 @@ struct Unpickler {
   /// The one value that the pickle stands for.
   mutating func load() throws(Failure) -> Value {
     while true {
+      guard max(items.count, stack.count, marks.count, memo.count) <= mostValues else {
+        throw Failure(.format, "\(source) has more than \(mostValues) values: save the state dict alone, in several files")
+      }
       let code = try take(1).first!
       switch code {
       case 0x80: _ = try take(1)

@@ -274,6 +274,21 @@ import Testing
     #expect(tower.machine.items.count == 101)
   }
 
+  /// A byte each, and a hundred in memory.
+  @Test(arguments: [("N", ""), (")", ""), ("(", ""), ("\u{85}", ")"), ("\u{94}", "N"), ("]0", "")])
+  func valuesAreCounted(_ again: String, _ first: String) throws {
+    func pickle(_ count: Int) -> [UInt8] {
+      (first + String(repeating: again, count: count)).unicodeScalars.map { UInt8($0.value) }
+    }
+    func load(_ count: Int) throws(Failure) {
+      var machine = Unpickler(pickle(count), source: "here", mostValues: 50)
+      _ = try machine.load()
+    }
+    // So many are read to the end, where the value is missing.
+    expectFailure(.format, "here", "damaged") { () throws(Failure) in try load(49) }
+    expectFailure(.format, "here", "more than 50 values") { () throws(Failure) in try load(51) }
+  }
+
   /// One long text that is named again and again must not become that many long names.
   @Test func namesAreNotMultiplied() {
     let long = Pickle.text(String(repeating: "a", count: 20_000))
