@@ -22,6 +22,8 @@ final class ActiveTensor {
   var trouble: Trouble?
   var isWide = false
   var warnings: [String] = []
+  /// Is it merged whatever its inputs hold?
+  var keepsNonFinite = false
   var overflowed = 0
   var nonFinite = 0
 

@@ -228,8 +228,8 @@ public final class Executor: @unchecked Sendable {
       while let stretches = tensor.claim() { try runner.run(stretches) }
       if control.isCancelled { return nil }
       switch tensor.step {
-      case .copy(_, let decision): return conclude(tensor, decision, copied: true)
-      case .finish(let decision): return conclude(tensor, decision, copied: false)
+      case .copy(_, let decision): return tensor.conclude(decision, copied: true)
+      case .finish(let decision): return tensor.conclude(decision, copied: false)
       case .sweep(let sweep): tensor.take(try self.step(tensor, after: sweep, tensor.total(maxima: sweep.maxima)))
       }
     }
@@ -237,7 +237,7 @@ public final class Executor: @unchecked Sendable {
 
   /// What comes after a sweep whose sums are the tensor's own.
   private func step(_ tensor: ActiveTensor, after sweep: Sweep, _ sums: [Double]) throws(Failure) -> Step {
-    if let step = try recovery(tensor, sweep, sums) { return step }
+    if let step = try tensor.recovery(after: sweep, sums) { return step }
     if let failure = tensor.task.artifacts?.failure { throw failure }
     return try sweep.next(sums)
   }
@@ -261,7 +261,7 @@ public final class Executor: @unchecked Sendable {
   private func advance(_ tensor: ActiveTensor, after sweep: Sweep) throws(Failure) {
     let sums = tensor.total(maxima: sweep.maxima)
     if sweep.pools, !sweep.writes, let group = tensor.task.group {
-      if let step = try recovery(tensor, sweep, sums) { return try proceed(tensor, step) }
+      if let step = try tensor.recovery(after: sweep, sums) { return try proceed(tensor, step) }
       sweep.beforePooling()
       return try pool(tensor, group, sums)
     }
@@ -276,58 +276,8 @@ public final class Executor: @unchecked Sendable {
     }
   }
 
-  /// What to do instead of the method's next step, when the sums cannot be trusted; nil: nothing.
-  private func recovery(_ tensor: ActiveTensor, _ sweep: Sweep, _ sums: [Double]) throws(Failure) -> Step? {
-    let task = tensor.task
-    if case .nonFinite(let input, let element)? = tensor.trouble {
-      tensor.trouble = nil
-      if try Comparison.allEqual(task.inputs, count: task.context.count) {
-        return .copy(input: 0, Decision(warnings: ["equal in all inputs, with values that are not finite: copied"]))
-      }
-      throw Failure(
-        .nonFinite,
-        "'\(task.context.name)' of \(task.inputNames[input]) has a NaN or an infinity at element \(element): repair it, or set "
-          + "on_non_finite: warn or ignore")
-    }
-    let finite = sums[..<(sums.count - sweep.maxima)].allSatisfy(\.isFinite)
-    let tooSmall = sweep.squares.contains { sums[$0] < 1e-25 }
-    if !tensor.isWide, tensor.kernelType.size == 2, !finite && tensor.nonFinite == 0 || tooSmall || tensor.trouble != nil {
-      tensor.isWide = true
-      tensor.trouble = nil
-      guard let method = task.method else { return nil }
-      return try method.begin(task.context)
-    }
-    tensor.trouble = nil
-    guard !finite, sweep.writes ? sweep.needsFiniteSums : task.method?.acceptsNonFinite != true else { return nil }
-    if task.policy == .error {
-      throw Failure(
-        .nonFinite, "the inner products of '\(task.context.name)' are too large for binary64: scale its values down")
-    }
-    return .copy(
-      input: 0, Decision(warnings: ["the inner products are not finite: copied from \(task.inputNames[0])"]))
-  }
-
-  /// What became of a tensor; its inputs are let go.
-  private func conclude(_ tensor: ActiveTensor, _ decision: Decision, copied: Bool) -> TensorResult {
-    var decision = decision
-    decision.warnings += tensor.warnings
-    if tensor.nonFinite > 0 {
-      decision.entries.append(.init(key: "non_finite", value: .int(tensor.nonFinite)))
-      if tensor.task.policy == .warn {
-        decision.warnings.append("\(tensor.nonFinite) blocks of the inputs hold values that are not finite")
-      }
-    }
-    if tensor.overflowed > 0 {
-      decision.entries.append(.init(key: "overflowed", value: .int(tensor.overflowed)))
-      decision.warnings.append(
-        "\(tensor.overflowed) finite results do not fit in \(tensor.task.outputType.name) and became infinite or NaN")
-    }
-    tensor.task.release()
-    return TensorResult(decision: decision, copied: copied, seconds: Machine.seconds() - tensor.started)
-  }
-
   private func finish(_ tensor: ActiveTensor, _ decision: Decision, copied: Bool) throws(Failure) {
-    let result = conclude(tensor, decision, copied: copied)
+    let result = tensor.conclude(decision, copied: copied)
     if let group = tensor.task.group { try leave(group) }
     let refusal: Failure? = monitor.locked {
       active.removeAll { $0 === tensor }

@@ -17,12 +17,12 @@ public struct MemoryTensor {
 public struct MemoryMerge {
   private let method: any MergeMethod
   private let policy: NonFinitePolicy
+  private let equalInputs: EqualInputs
   private let threads: Int
 
-  public init(_ method: any MergeMethod, policy: NonFinitePolicy, threads: Int) {
-    self.method = method
-    self.policy = policy
-    self.threads = threads
+  /// - Parameter equalInputs: what the method, with its parameters, makes of inputs that are all equal.
+  public init(_ method: any MergeMethod, policy: NonFinitePolicy, equalInputs: EqualInputs = .input, threads: Int) {
+    (self.method, self.policy, self.equalInputs, self.threads) = (method, policy, equalInputs, threads)
   }
 
   /// Merge float tensors; copy others, which cannot be merged, from the base or the first model.
@@ -57,7 +57,7 @@ public struct MemoryMerge {
       TensorTask(
         context: context, inputs: inputs.map { .memory($0.data, $0.dtype) }, inputNames: names,
         output: output.map { .memory($0) } ?? .none, outputType: outputType, method: program, policy: policy,
-        artifacts: artifacts), threads: threads)
+        equalInputs: equalInputs, artifacts: artifacts), threads: threads)
   }
 
   /// Run a program over float tensors of `count` elements.

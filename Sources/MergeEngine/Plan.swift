@@ -237,9 +237,10 @@ public struct Plan {
   ///   - run: what the tensors of one run share, and where their artifacts go; nil while planning.
   func makeTask(_ tensor: Tensor, output: TensorOutput, run: RunContext? = nil) throws(Failure) -> TensorTask {
     var method: (any SweepProgram)?
-    var policy = NonFinitePolicy.error
+    var (policy, equalInputs) = (NonFinitePolicy.error, EqualInputs.input)
     if let number = tensor.settings {
-      (method, policy) = (settings.entries[number].method, settings.entries[number].policy)
+      let entry = settings.entries[number]
+      (method, policy, equalInputs) = (entry.method, entry.policy, entry.equalInputs)
     } else if makesTaskVector, tensor.dtype.isFloat {
       // What is taken over as it is adds nothing to a task vector.
       (method, policy) = (CombineProgram(coefficients: [0]), .ignore)
@@ -264,7 +265,8 @@ public struct Plan {
     }
     return TensorTask(
       context: context, inputs: sources, inputNames: tensor.inputs.map { inputs[$0].path }, output: output,
-      outputType: tensor.dtype, method: method, policy: policy, group: group, artifacts: run?.artifacts(of: tensor.name))
+      outputType: tensor.dtype, method: method, policy: policy, equalInputs: equalInputs, group: group,
+      artifacts: run?.artifacts(of: tensor.name))
   }
 
   /// A tensor of an input, as its method wants it: of a task vector, the weights.

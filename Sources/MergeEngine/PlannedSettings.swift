@@ -8,6 +8,7 @@ struct PlannedSettings {
     let parameters: [JSON.Member]
     let method: any MergeMethod
     let policy: NonFinitePolicy
+    let equalInputs: EqualInputs
   }
 
   private(set) var entries: [Entry] = []
@@ -19,7 +20,7 @@ struct PlannedSettings {
     entries.append(
       Entry(
         parameters: parameters, method: try recipe.method.init(values),
-        policy: values.choice("on_non_finite", as: NonFinitePolicy.self)))
+        policy: values.choice("on_non_finite", as: NonFinitePolicy.self), equalInputs: recipe.method.ofEqualInputs(values)))
     return entries.count - 1
   }
 }

@@ -159,7 +159,7 @@ struct StretchRunner {
     let overflowed = found == nil ? results.flatMap { NonFinite.first($0.0, $0.1, count: count)?.count } : nil
     monitor.locked {
       if let found {
-        if tensor.task.policy == .error {
+        if tensor.task.policy == .error, !tensor.keepsNonFinite {
           tensor.meet(.nonFinite(input: found.input, element: start + found.element))
         } else {
           tensor.nonFinite += 1

@@ -158,6 +158,7 @@ public final class TensorTask {
   /// nil: input 0 is copied.
   public let method: (any SweepProgram)?
   public let policy: NonFinitePolicy
+  let equalInputs: EqualInputs
   /// Tensors with the same number pool their sums.
   public let group: Int?
   let artifacts: (any ArtifactSink)?
@@ -166,7 +167,8 @@ public final class TensorTask {
 
   public init(
     context: TensorContext, inputs: [TensorInput], inputNames: [String], output: TensorOutput, outputType: DType,
-    method: (any SweepProgram)?, policy: NonFinitePolicy = .error, group: Int? = nil, artifacts: (any ArtifactSink)? = nil
+    method: (any SweepProgram)?, policy: NonFinitePolicy = .error, equalInputs: EqualInputs = .input, group: Int? = nil,
+    artifacts: (any ArtifactSink)? = nil
   ) {
     var context = context
     inputTypes = inputs.map(\.dtype)
@@ -180,6 +182,7 @@ public final class TensorTask {
     self.outputType = outputType
     self.method = method
     self.policy = policy
+    self.equalInputs = equalInputs
     self.group = group
     self.artifacts = artifacts
     scratchBytes = inputs.reduce(method?.scratchBytes(context) ?? 0) { $0 + $1.scratchBytes }

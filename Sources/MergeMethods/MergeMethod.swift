@@ -47,15 +47,28 @@ public protocol MergeMethod: SweepProgram {
 
   /// What a file of artifacts says of itself: the value of stockpot.format.
   static var artifactFormat: String { get }
+
+  /// Are equal inputs merged to a multiple of them that is not they themselves?
+  static func scalesEqualInputs(_ parameters: Parameters) -> Bool
 }
 
 extension MergeMethod {
   public var scope: Scope { .tensor }
   public var makesMerged: Bool { true }
   public static var artifactFormat: String { "" }
+  public static func scalesEqualInputs(_ parameters: Parameters) -> Bool { false }
+
+  /// What becomes of inputs that are all equal.
+  public static func ofEqualInputs(_ parameters: Parameters) -> EqualInputs {
+    if schema.makesTaskVector, parameters.choice("output", as: OutputKind.self) == .taskVector { return .zeros }
+    return scalesEqualInputs(parameters) ? .multiple : .input
+  }
   public func artifacts(_ tensor: TensorContext, dtype: DType) -> [Artifact] { [] }
   public func usesBase(given: Bool) -> Bool { Self.schema.base == .required || (given && Self.schema.base == .optional) }
 }
+
+/// What is made of a tensor that is equal in all inputs: the input, a task vector of zeros, or a multiple of the input.
+public enum EqualInputs: Sendable { case input, zeros, multiple }
 
 /// Over which tensors Gram matrices are summed.
 public enum Scope: String, Sendable { case tensor, layer, model }
@@ -149,6 +162,16 @@ public enum Step {
   case copy(input: Int, Decision)
   /// The output is written; done.
   case finish(Decision)
+
+  /// The result is 0 everywhere.
+  public static func zeros(_ decision: Decision) -> Step {
+    .sweep(
+      Sweep(sums: 0, writes: true) { block in
+        block.output!.initializeMemory(as: UInt8.self, repeating: 0, count: block.count * block.outputType.size)
+      } next: { _ in
+        .finish(decision)
+      })
+  }
 }
 
 /// One pass over the blocks of a tensor.

@@ -165,8 +165,8 @@ extension ParameterSchema {
   static let onNonFinite = ParameterSchema(
     "on_non_finite", .choice(["error", "warn", "ignore"]), default: "error",
     summary: "What to do about a NaN or an infinity in an input that is to be merged. Tensors that are equal in all inputs "
-      + "are copied, whatever they hold. Where warn or ignore meets one in a method that takes inner products, the tensor "
-      + "is copied from the base, or the first model.")
+      + "are copied, whatever they hold, or are 0 in a task vector. Where warn or ignore meets one in a method that takes inner "
+      + "products, the tensor is copied from the base, or the first model.")
 
   static let output = ParameterSchema(
     "output", .choice(["weights", "task_vector"]), default: "weights",

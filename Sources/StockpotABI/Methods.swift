@@ -12,6 +12,7 @@ private let schemas = Registry.methods.map { StaticText($0.schema.json.serialize
 private final class MethodHandle {
   let method: any MergeMethod
   let policy: NonFinitePolicy
+  let equalInputs: EqualInputs
   var report = OwnedText("{}")
 
   init(_ name: String, _ parameters: [JSON.Member]) throws(Failure) {
@@ -19,6 +20,7 @@ private final class MethodHandle {
     let values = try Parameters(type.schema, parameters)
     method = try type.init(values)
     policy = values.choice("on_non_finite", as: NonFinitePolicy.self)
+    equalInputs = type.ofEqualInputs(values)
   }
 }
 
@@ -64,7 +66,9 @@ public func sp_method_merge(
       throw Failure(.shape, "'\(name)': base and out must have the shape of the models, \(inputs[0].shape)")
     }
     try requireDisjoint(target, inputs + (center.map { [$0] } ?? []), "models")
-    let decision = try MemoryMerge(merger.method, policy: merger.policy, threads: try workers(threads)).run(
+    let decision = try MemoryMerge(
+      merger.method, policy: merger.policy, equalInputs: merger.equalInputs, threads: try workers(threads)
+    ).run(
       models: inputs.map(\.tensor), base: center?.tensor, into: target.data, target.dtype, shape: target.shape, name: name)
     let warnings = JSON.Member(key: "warnings", value: .array(decision.warnings.map { .string($0) }))
     merger.report = OwnedText(JSON.object(decision.entries + [warnings]).serialized(indent: 0))

@@ -27,11 +27,14 @@ import Testing
     }
     let out = UnsafeMutableRawPointer.allocate(byteCount: max(1, count * 8), alignment: 64)
     defer { for buffer in buffers + [out] { buffer.deallocate() } }
-    let program = try Registry.make(try Registry.method(named: method), parameters)
+    let type = try Registry.method(named: method)
+    let program = try Registry.make(type, parameters)
+    let equalInputs = type.ofEqualInputs(try Parameters(type.schema, parameters))
     let task = TensorTask(
       context: TensorContext(name: "w", shape: [count], modelCount: inputs.count - (hasBase ? 1 : 0), hasBase: hasBase),
       inputs: buffers.map { .memory(UnsafeRawPointer($0), dtype) }, inputNames: inputs.indices.map { "input \($0)" },
-      output: .memory(out), outputType: output, method: program, policy: policy)
+      output: .memory(out), outputType: output, method: program, policy: policy,
+      equalInputs: equalInputs)
     var result: TensorResult?
     try Executor(tasks: [task], threads: threads, memory: nil, control: ExecutionControl()) { result = $1 }.run()
     var values = [Float](repeating: 0, count: count)
@@ -85,6 +88,30 @@ import Testing
       let outcome = try merge(method, [], [values, values, values], hasBase: method == "model_stock")
       #expect(outcome.values.map(\.bitPattern) == values.map(\.bitPattern))
       #expect(outcome.result.copied && !outcome.result.decision.warnings.isEmpty)
+    }
+  }
+
+  @Test func equalInputsAreNoChangeInATaskVector() throws {
+    let values: [Float] = [1, .nan, -.infinity, -0.0]
+    for (method, policy) in [
+      ("task_arithmetic", NonFinitePolicy.error), ("ties", .error), ("model_stock", .error), ("model_stock", .ignore),
+    ] {
+      let outcome = try merge(method, [.init(key: "output", value: "task_vector")], [values, values, values], policy: policy)
+      #expect(outcome.values == [0, 0, 0, 0], "\(method)")
+      #expect(!outcome.result.copied && !outcome.result.decision.warnings.isEmpty)
+    }
+  }
+
+  @Test(arguments: [4, 100_000]) func equalInputsAreMultipliedWhateverTheyHold(count: Int) throws {
+    let values: [Float] = [8, .nan, -.infinity, 3] + [Float](repeating: 1, count: count - 4)
+    for (method, parameters, inputs) in [
+      ("passthrough", [JSON.Member(key: "scale", value: 0.5)], 1),
+      ("linear", [.init(key: "normalize", value: false), .init(key: "weight", value: 0.25)], 2),
+    ] {
+      let outcome = try merge(method, parameters, Array(repeating: values, count: inputs), hasBase: false)
+      #expect(outcome.values[0] == 4 && outcome.values[1].isNaN && outcome.values[3] == 1.5, "\(method)")
+      #expect(!outcome.values[2].isFinite && outcome.values.dropFirst(4).allSatisfy { $0 == 0.5 })
+      #expect(!outcome.result.copied && outcome.result.decision.warnings.contains { $0.contains("kept in the result") })
     }
   }
 

@@ -27,6 +27,8 @@ struct Linear: MergeMethod {
 
   init(_ parameters: Parameters) throws(Failure) { self.parameters = parameters }
 
+  static func scalesEqualInputs(_ parameters: Parameters) -> Bool { !parameters.boolean("normalize") }
+
   func begin(_ tensor: TensorContext) throws(Failure) -> Step {
     var weights = try parameters.perModel("weight", count: tensor.modelCount)
     var total = weights.reduce(0, +)

@@ -22,6 +22,8 @@ struct Passthrough: MergeMethod {
 
   init(_ parameters: Parameters) throws(Failure) { self.parameters = parameters }
 
+  static func scalesEqualInputs(_ parameters: Parameters) -> Bool { parameters.has("scale") }
+
   func begin(_ tensor: TensorContext) throws(Failure) -> Step {
     guard parameters.has("scale") else { return .copy(input: 0, Decision()) }
     let scale = try parameters.perModel("scale", count: tensor.modelCount)

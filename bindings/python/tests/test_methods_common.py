@@ -105,6 +105,10 @@ def test_every_method_has_a_reference() -> None:
     assert set(METHODS) <= set(sp.methods())
 
 
+def _makes_task_vectors(method: str) -> bool:
+    return any(parameter["name"] == "output" for parameter in sp.method_schema(method)["parameters"])
+
+
 def _spoilt(method: str, value: float, dtype: np.dtype[Any]) -> tuple[list[AnyArray], AnyArray | None]:
     models, base = _inputs(method, dtype)
     models[-1] = models[-1].copy()
@@ -161,6 +165,33 @@ def test_equal_inputs_are_copied_whatever_they_hold(method: str, dtype: np.dtype
     equal = [special.copy() for _ in models]
     merged, _ = merge(method, equal, None if base is None else special.copy(), **METHODS[method])
     assert same_bytes(merged, special)
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if _makes_task_vectors(name)])
+@pytest.mark.parametrize("dtype", FLOAT_TYPES, ids=str)
+def test_equal_inputs_are_no_change_in_a_task_vector(method: str, dtype: np.dtype[Any]) -> None:
+    """A buffer of -inf, as masks have them: a copy of it would be added to the base again."""
+    models, _ = _inputs(method, dtype)
+    special = models[0].copy()
+    special.flat[3] = -np.inf
+    equal = [special.copy() for _ in models]
+    merged, report = merge(method, equal, special.copy(), **METHODS[method], output="task_vector")
+    assert report["warnings"]
+    assert not widen(merged).any()
+
+
+@pytest.mark.parametrize(
+    ("method", "given"), [("passthrough", {"scale": 0.5}), ("linear", {"weight": 0.25, "normalize": False})]
+)
+@pytest.mark.parametrize("dtype", FLOAT_TYPES, ids=str)
+def test_equal_inputs_are_multiplied_whatever_they_hold(
+    method: str, given: dict[str, Any], dtype: np.dtype[Any]
+) -> None:
+    models = [_inputs("linear", dtype)[0][0].copy()] * (1 if method == "passthrough" else 2)
+    models[0].flat[3] = np.nan
+    merged, report = merge(method, models, None, **given)
+    assert report["warnings"]
+    assert same_bytes(merged, (widen(models[0]) * 0.5).astype(dtype))
 
 
 @pytest.mark.parametrize("method", METHODS)
