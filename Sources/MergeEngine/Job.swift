@@ -24,7 +24,7 @@ public struct JobOptions: Sendable {
 /// A merge of whole checkpoints: planned when it is made, run once.
 ///
 /// The output grows in `<output>.partial` and appears by one rename when all of it is there. A run that fails removes what it
-/// wrote; one that is cancelled or killed leaves it, and `resume` goes on from there.
+/// wrote; one that is cancelled, killed, or stopped by the system (a full disk) leaves it, and `resume` goes on from there.
 public final class Job: RunnableJob {
   public let plan: Plan
   public let control = ExecutionControl()
@@ -69,19 +69,21 @@ public final class Job: RunnableJob {
     let partial = path + ".partial"
     do throws(Failure) {
       try Self.checkOutput(path, plan, options)
-      try merge(to: path, in: partial, heartbeat)
+      try Journal.work(in: partial, fingerprint: plan.fingerprint, resume: options.resume) { (journal) throws(Failure) in
+        try merge(to: path, in: partial, journal, heartbeat)
+      }
     } catch {
       control.enter(.failed)
-      if error.status != .cancelled { try? FileSystem.remove(partial) }
       throw error
     }
     control.enter(.done)
   }
 
-  private func merge(to path: String, in partial: String, _ heartbeat: @escaping () -> Void) throws(Failure) {
+  private func merge(
+    to path: String, in partial: String, _ journal: Journal, _ heartbeat: @escaping () -> Void
+  ) throws(Failure) {
     let started = Machine.seconds()
     let startTime = Machine.timestamp()
-    let journal = try Journal(folder: partial, fingerprint: plan.fingerprint, resume: options.resume)
     forgetIncompleteGroups(journal)
     let files = try openFiles(plan.layout, in: mergedPath(partial), keep: journal.isResumed, wanted: plan.makesMerged)
     var artifactFiles: [[File]] = []
@@ -125,7 +127,7 @@ public final class Job: RunnableJob {
       plan: plan, results: results.map { $0! }, started: startTime, seconds: Machine.seconds() - started,
       resumed: journal.isResumed, copiedByRange: control.bytesCopiedByRange, recipeText: options.recipeText)
     let texts = report.texts(threads: plan.threads)
-    try publish(report, texts, partial, path, journal)
+    try publish(report, texts, partial, path)
     reportText = texts.json
   }
 
@@ -158,7 +160,7 @@ public final class Job: RunnableJob {
 
   /// Everything beside the tensors, and the rename.
   private func publish(
-    _ report: Report, _ texts: (json: String, csv: String), _ partial: String, _ path: String, _ journal: Journal
+    _ report: Report, _ texts: (json: String, csv: String), _ partial: String, _ path: String
   ) throws(Failure) {
     if plan.isSingleFile {
       let stem = String(path.dropLast(".safetensors".count))
@@ -188,8 +190,6 @@ public final class Job: RunnableJob {
     if plan.recipe.writesModelCard {
       try FileSystem.write(ModelCard.text(report, path: path), to: partial + "/README.md")
     }
-    journal.close()
-    try FileSystem.remove(partial + "/" + Journal.name)
-    try OutputPlace.replace(path, by: partial)
+    try Journal.publish(partial, at: path)
   }
 }

@@ -1,3 +1,4 @@
+import Checkpoints
 import JSON
 import MergeMethods
 import Platform
@@ -81,4 +82,31 @@ final class Journal {
 
   /// Let go of the lock.
   func close() { file = nil }
+
+  // MARK: - Its folder
+
+  /// Work in a folder that nobody else works in meanwhile.
+  ///
+  /// What failed is removed, and what was cancelled or stopped by the system (a full disk) stays if it can be resumed. The folder of
+  /// another merge is left as it is.
+  static func work(
+    in folder: String, fingerprint: String, resume: Bool, canResume: Bool = true,
+    _ body: (Journal) throws(Failure) -> Void
+  ) throws(Failure) {
+    let journal = try Journal(folder: folder, fingerprint: fingerprint, resume: resume)
+    defer { journal.close() }
+    do throws(Failure) {
+      try body(journal)
+    } catch {
+      if !canResume || (error.status != .cancelled && error.status != .file) { try? FileSystem.remove(folder) }
+      throw error
+    }
+  }
+
+  /// Put the folder at `path`, where it is no journal's any more.
+  static func publish(_ folder: String, at path: String) throws(Failure) {
+    // The journal goes last: without one, another merge could take the folder for its own.
+    try OutputPlace.replace(path, by: folder)
+    try? FileSystem.remove(path + "/" + name)
+  }
 }

@@ -162,12 +162,11 @@ public final class Reconstruction: RunnableJob {
     let partial = outputPath + ".partial"
     do throws(Failure) {
       try Self.checkOutput(outputPath, [merged, correction] + (base.map { [$0] } ?? []), options)
-      if FileSystem.exists(partial) { try FileSystem.remove(partial) }
-      try FileSystem.makeFolder(partial)
-      try rebuild(in: partial, heartbeat)
+      try Journal.work(in: partial, fingerprint: "reconstruct", resume: false, canResume: false) { (_) throws(Failure) in
+        try rebuild(in: partial, heartbeat)
+      }
     } catch {
       control.enter(.failed)
-      try? FileSystem.remove(partial)
       throw error
     }
     control.enter(.done)
@@ -227,6 +226,6 @@ public final class Reconstruction: RunnableJob {
     if let index = layout.indexText { try FileSystem.write(index, to: partial + "/model.safetensors.index.json") }
     if let folder = merged.folder { try SideFiles(of: merged).copy(from: folder, to: partial) }
     try FileSystem.write(report, "\n", to: partial + "/reconstruct_report.json")
-    try OutputPlace.replace(outputPath, by: partial)
+    try Journal.publish(partial, at: outputPath)
   }
 }

@@ -9,6 +9,7 @@ public final class File: @unchecked Sendable {
   private let descriptor: Int32
   private let mapping = Mutex<Mapping>(.none)
   private let writers = Atomic<Int>(0)
+  private let isLocked = Atomic<Bool>(false)
 
   /// The whole file in the address space.
   private enum Mapping {
@@ -43,6 +44,8 @@ public final class File: @unchecked Sendable {
     if case .mapped(let address, let byteCount) = mapping.withLock({ $0 }) {
       munmap(UnsafeMutableRawPointer(bitPattern: address), byteCount)
     }
+    // Closing is not enough: until it runs its own program, a child of this process holds the lock too.
+    if isLocked.load(ordering: .relaxed) { _ = flock(descriptor, LOCK_UN) }
     close(descriptor)
   }
 
@@ -153,8 +156,12 @@ public final class File: @unchecked Sendable {
     _ = posix_fadvise(descriptor, off_t(range.lowerBound), off_t(range.count), POSIX_FADV_WILLNEED)
   }
 
-  /// Lock against other processes, without waiting. False when another process holds the lock.
-  public func tryLock() -> Bool { retrying { flock(descriptor, LOCK_EX | LOCK_NB) } == 0 }
+  /// Lock against whoever else opens it, without waiting. False when it is locked, or no longer what the path names.
+  public func tryLock() -> Bool {
+    guard retrying({ flock(descriptor, LOCK_EX | LOCK_NB) }) == 0 else { return false }
+    isLocked.store(true, ordering: .relaxed)
+    return FileSystem.identity(path) == (try? identity())
+  }
 
   /// (device, inode): equal for two paths of one file.
   public func identity() throws(Failure) -> FileIdentity {

@@ -100,7 +100,10 @@ import Testing
       // Twice: the second journal follows the first.
       options.resume = true
       let second = try Job(recipe: recipe, outputPath: output, options: options)
-      #expect(throws: Failure.self) { try second.run { if second.control.tensorsDone >= 2 { second.control.cancel() } } }
+      let stopped = #expect(throws: Failure.self) {
+        try second.run { if second.control.tensorsDone >= 2 { second.control.cancel() } }
+      }
+      #expect(stopped?.status == .cancelled, "\(stopped?.message ?? "")")
       let again = try Job(recipe: recipe, outputPath: output, options: options)
       try again.run()
       options.resume = false

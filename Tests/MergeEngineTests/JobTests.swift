@@ -2,6 +2,7 @@ import Checkpoints
 import JSON
 import MergeEngine
 import Platform
+import Synchronization
 import TensorKernels
 import Testing
 
@@ -87,6 +88,26 @@ import Testing
     let weights = try floats(of: "layers.1.w", in: family.folder("weights"))
     // Two roundings to binary32.
     for i in base.indices { #expect((base[i] + vector[i] - weights[i]).magnitude <= 2 * weights[i].magnitude * 0x1p-24 + 1e-9) }
+  }
+
+  @Test(arguments: ["out", "out.safetensors"]) func aSecondMergeToAPlaceLeavesTheFirstAlone(name: String) throws {
+    let family = try Family()
+    let recipe = family.recipe("linear")
+    let first = try Job(recipe: recipe, outputPath: family.folder(name), options: JobOptions())
+    let second = try Job(recipe: recipe, outputPath: family.folder(name), options: JobOptions())
+    let refusals = Mutex<[Status]>([])
+    try first.run {
+      refusals.withLock { refusals in
+        guard refusals.isEmpty else { return }
+        do throws(Failure) { try second.run() } catch { refusals.append(error.status) }
+      }
+    }
+    #expect(refusals.withLock { $0 } == [.exists])
+    try family.merge(recipe, to: "alone")
+    for tensor in ["embed.weight", "layers.0.w", "scale"] {
+      #expect(try bytes(of: tensor, in: family.folder(name)) == bytes(of: tensor, in: family.folder("alone")))
+    }
+    #expect(!FileSystem.exists(family.folder(name + ".partial")) && !FileSystem.exists(family.folder("out/stockpot.journal")))
   }
 
   @Test func aSingleFileCarriesItsRecipe() throws {

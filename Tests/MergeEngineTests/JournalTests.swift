@@ -111,6 +111,46 @@ import Testing
     #expect(try found() == ["a"])
   }
 
+  private func work(
+    canResume: Bool = true, _ body: (Journal) throws(Failure) -> Void
+  ) throws(Failure) {
+    try Journal.work(
+      in: folder("out.partial"), fingerprint: "plan", resume: true, canResume: canResume, body)
+  }
+
+  @Test(arguments: [(Status.cancelled, true), (.file, true), (.nonFinite, false), (.internal, false)])
+  func whatCanBeResumedStays(status: Status, stays: Bool) throws {
+    for canResume in [true, false] {
+      let failure = #expect(throws: Failure.self) {
+        try work(canResume: canResume) { (_) throws(Failure) in throw Failure(status, "stopped") }
+      }
+      #expect(failure?.message == "stopped")
+      #expect(FileSystem.exists(path) == (stays && canResume))
+    }
+  }
+
+  @Test func theFolderOfAnotherMergeIsLeftAsItIs() throws {
+    try work { (journal) throws(Failure) in
+      journal.record("a", result(0))
+      try journal.write()
+      let failure = #expect(throws: Failure.self) { try work { (_) throws(Failure) in Issue.record("two at a time") } }
+      #expect(failure?.status == .exists)
+    }
+    #expect(try found() == ["a"])
+  }
+
+  @Test func aJournalThatWasRemovedLocksNothing() throws {
+    // Opened before the folder was removed, locked after it: whoever makes the folder again must not meet it there.
+    let first = try File(path: path(in: "gone"), mode: .update)
+    try FileSystem.remove(folder("gone"))
+    #expect(!first.tryLock())
+  }
+
+  private func path(in name: String) throws(Failure) -> String {
+    try FileSystem.makeFolder(folder(name))
+    return folder(name + "/" + Journal.name)
+  }
+
   @Test(arguments: ["pla", "plan2", "", "plan\n", "\"plan\""]) func anotherPlanBeginsWithAnEmptyFolder(other: String) throws {
     try fill(["a"])
     try FileSystem.write("weights", to: folder("out.partial/model.safetensors"))

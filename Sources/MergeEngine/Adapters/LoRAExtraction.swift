@@ -119,13 +119,12 @@ public final class LoRAExtraction: RunnableJob {
     let partial = outputPath + ".partial"
     do throws(Failure) {
       try checkOutput()
-      if FileSystem.exists(partial) { try FileSystem.remove(partial) }
-      try FileSystem.makeFolder(partial)
-      try extract(to: partial, heartbeat)
-      try OutputPlace.replace(outputPath, by: partial)
+      try Journal.work(in: partial, fingerprint: "extract-lora", resume: false, canResume: false) { (_) throws(Failure) in
+        try extract(to: partial, heartbeat)
+        try Journal.publish(partial, at: outputPath)
+      }
     } catch {
       control.enter(.failed)
-      try? FileSystem.remove(partial)
       throw error
     }
     control.enter(.done)

@@ -278,6 +278,38 @@ def test_a_file_that_is_cut_off_during_the_merge_is_an_error(tmp_path: Path) -> 
     assert not (tmp_path / "out").exists()
 
 
+STOPPED = """
+import json, resource, sys
+import stockpot as sp
+_, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, most))
+try:
+    sp.merge(json.loads(sys.argv[1]), sys.argv[2], progress=False, shard_size=10_000, threads=1)
+except sp.StockpotError as error:
+    print(type(error).__name__, error)
+"""
+
+
+def test_what_the_system_stops_can_be_resumed(tmp_path: Path) -> None:
+    """As a full disk does: here no file may be longer than 20 kB, and the journal becomes it first."""
+    rng = np.random.default_rng(1)
+    names = [f"layers.{index}.weight" for index in range(300)]
+    for model in "ab":
+        write_folder(tmp_path / model, {name: rng.standard_normal((4, 8)).astype(np.float32) for name in names})
+    recipe = {"merge_method": "linear", "models": [str(tmp_path / model) for model in "ab"]}
+    sp.merge(recipe, tmp_path / "whole", progress=False, shard_size=10_000)
+    command = [sys.executable, "-c", STOPPED, json.dumps(recipe), str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert "stockpot.journal" in done.stdout
+    assert (tmp_path / "out.partial").exists()
+    assert not (tmp_path / "out").exists()
+    sp.merge(recipe, tmp_path / "out", progress=False, shard_size=10_000, resume=True)
+    assert json.loads((tmp_path / "out" / "merge_report.json").read_text())["resumed"] is True
+    for file in sorted((tmp_path / "whole").glob("*.safetensors")):
+        assert (tmp_path / "out" / file.name).read_bytes() == file.read_bytes()
+    assert not (tmp_path / "out" / "stockpot.journal").exists()
+
+
 INTERRUPTED = """
 import json, signal, sys, time
 import stockpot as sp
