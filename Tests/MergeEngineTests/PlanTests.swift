@@ -32,8 +32,11 @@ import Testing
       let json = try plan(family, family.recipe(name, schema.parameters.contains { $0.name == "t" } ? ["t": 0.5] : [:]))
       #expect((json["rate"]?.double ?? 0 > 0) == (schema.family != "spectral"), "\(name)")
       guard let rate = json["rate"]?.double, let speed = json["machine_speed"]?.double else { continue }
+      #expect(speed > 0 && rate / speed > 1e8 && rate / speed < 1e11)
       // A laptop of ten years ago, and a machine ten times as fast as today's.
-      #expect(speed > 0.01 && speed < 20 && rate / speed > 1e8 && rate / speed < 1e11)
+      #if !DEBUG
+        #expect(speed > 0.01 && speed < 20)
+      #endif
     }
   }
 
@@ -134,11 +137,11 @@ import Testing
     let family = try Family()
     let ties = family.recipe("ties", ["density": 0.5, "scope": "model"])
     var options = JobOptions()
-    // Three histograms of 512 KiB per model, three models.
-    options.maxMemory = 4 << 20
+    // The weights of the group's samples: a megabyte per model, three models.
+    options.maxMemory = 3 << 20
     let failure = #expect(throws: Failure.self) { try Job(recipe: ties, outputPath: nil, options: options) }
     #expect(failure?.status == .memory)
-    for words in ["'embed.weight'", "max_memory = 4194304", "raise it"] {
+    for words in ["'embed.weight'", "max_memory = 3145728", "raise it"] {
       #expect(failure?.message.contains(words) == true, "\(failure?.message ?? "")")
     }
     // Without a trim there are none.
