@@ -98,8 +98,14 @@ final class Journal {
     do throws(Failure) {
       try body(journal)
     } catch {
-      if !canResume || (error.status != .cancelled && error.status != .file) { try? FileSystem.remove(folder) }
-      throw error
+      switch error.status {
+      case .cancelled where canResume: throw error
+      case .file where canResume:
+        throw Failure(.file, "\(error.message); what is done stays in \(folder), where resume goes on")
+      default:
+        try? FileSystem.remove(folder)
+        throw error
+      }
     }
   }
 

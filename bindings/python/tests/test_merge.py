@@ -301,6 +301,7 @@ def test_what_the_system_stops_can_be_resumed(tmp_path: Path) -> None:
     command = [sys.executable, "-c", STOPPED, json.dumps(recipe), str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     assert "stockpot.journal" in done.stdout
+    assert "resume goes on" in done.stdout
     assert (tmp_path / "out.partial").exists()
     assert not (tmp_path / "out").exists()
     sp.merge(recipe, tmp_path / "out", progress=False, shard_size=10_000, resume=True)
