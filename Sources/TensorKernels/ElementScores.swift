@@ -2,6 +2,7 @@
 //
 //   deviation: standard deviation of the models' values, sqrt(sum_i (d_i - m)² / K), m their mean
 //   change:    |d_1| times a number of the element's row
+//   histogram: counts[(pattern >> shift) mod 2^binBits] += 1 for scores whose higher bits are the level's prefix
 //
 // Scores are compared in binary32, or in binary64 where an input is F64. An element is chosen if its score is above the threshold, or
 // equal to it and before element `tiesBefore`. Equal models have deviation 0, whatever rounding says: deviations are taken from the
@@ -22,6 +23,20 @@ public final class RowNumbers: @unchecked Sendable {
   }
 
   deinit { values.deallocate() }
+}
+
+/// What one level of a search for an order statistic counts: bits of the scores' patterns, below those that are settled.
+public struct HistogramLevel {
+  /// Bits above the bins that a score must have; nil: nothing is counted.
+  public var prefix: UInt64?
+  public var shift: Int
+  public var binBits: Int
+
+  public init(prefix: UInt64?, shift: Int, binBits: Int) {
+    self.prefix = prefix
+    self.shift = shift
+    self.binBits = binBits
+  }
 }
 
 public struct ElementScores: Sendable {

@@ -1,87 +1,42 @@
-// Exact order statistics of |d_i| without a sort: histograms of the magnitude's bit pattern, which orders non-negative floats.
+// Histograms of |d_i|, and the magnitudes that are equal to a threshold.
 //
-//   counts[i][(pattern >> shift) mod 2^binBits] += 1   for elements whose higher bits are prefix_i
+//   counts[i][pattern >> 15] += 1   over the 31 bits of a binary32 pattern, which orders magnitudes: 65536 bins
+//   ties: how many elements of each cell of 65536 are equal to the threshold, and where a given one of them stands
 //
-// A level looks at binBits bits below those that earlier levels have settled: binary32 patterns (31 bits) take two levels of 16
-// bits. Then come the ties: how many elements of each cell of 65536 are equal to the threshold, and where a given one stands.
 // Shapes, types and NaN rule: TaskVectors.swift. Counts are whole numbers, so the order of work does not matter.
-// Traffic: (K + 1) * size bytes per element and level.
-
-/// What one level of the search looks at, for one model.
-public struct HistogramLevel {
-  /// Bits above the bins that an element must have; nil: the model takes no part.
-  public var prefix: UInt64?
-  public var shift: Int
-  public var binBits: Int
-
-  /// Does every element take part, because nothing is settled yet?
-  var isFirst: Bool { prefix == 0 && shift + binBits >= 31 }
-
-  public init(prefix: UInt64?, shift: Int, binBits: Int) {
-    self.prefix = prefix
-    self.shift = shift
-    self.binBits = binBits
-  }
-}
+// Traffic: (K + 1) * size bytes per element.
 
 extension TaskVectors {
   /// Elements per cell in which ties are counted. Stretches are multiples of it, so one worker at a time counts in a cell.
   public static let cell = 65536
 
-  /// Count the magnitudes of a block.
-  /// - Parameter counts: model i's bins from `i << binBits` on.
+  /// Bins of a model's histogram.
+  public static let histogramBins = 1 << 16
+
+  /// Count the magnitudes of a block, as they are ranked in binary32.
+  /// - Parameter counts: model i's bins from `i * histogramBins` on.
   /// - Returns: 0, or NaN if an input is not finite.
   @inline(never)
-  public func addHistogram(
-    _ block: TaskVectorBlock, _ levels: [HistogramLevel], into counts: UnsafeMutablePointer<UInt64>
-  ) -> Double {
+  public func addHistogram(_ block: TaskVectorBlock, into counts: UnsafeMutablePointer<UInt64>) -> Double {
     switch block.inputs.dtype {
-    case .bf16: histogram(BF16Element.self, block, levels, counts)
-    case .f16: histogram(F16Element.self, block, levels, counts)
-    case .f32: histogram(F32Element.self, block, levels, counts)
-    case .f64: histogram(F64Element.self, block, levels, counts)
+    case .bf16: histogram(BF16Element.self, block, counts)
+    case .f16: histogram(F16Element.self, block, counts)
+    case .f32: histogram(F32Element.self, block, counts)
+    case .f64: histogram(F64Element.self, block, counts)
     default: preconditionFailure("magnitude histogram has no kernel for \(block.inputs.dtype)")
     }
   }
 
   @inline(__always)
   private func histogram<Element: KernelElement>(
-    _: Element.Type, _ block: TaskVectorBlock, _ levels: [HistogramLevel], _ counts: UnsafeMutablePointer<UInt64>
+    _: Element.Type, _ block: TaskVectorBlock, _ counts: UnsafeMutablePointer<UInt64>
   ) -> Double {
-    typealias Scalar = Element.Arithmetic
-    let narrow = self.narrow
-    return chunks(Element.self, block) { chunk in
-      let (rows, length, vectors) = (chunk.rows, chunk.length, chunk.vectors)
-      for (k, level) in levels.enumerated() {
-        guard let prefix = level.prefix else { continue }
-        let row = rows[k]
-        let bins = counts + k << level.binBits
-        let (shift, top) = (UInt64(level.shift), UInt64(level.shift + level.binBits))
-        let mask = UInt64(1) << UInt64(level.binBits) - 1
-        func count(_ vectors: Range<Int>) {
-          for i in 8 * vectors.lowerBound..<8 * vectors.upperBound {
-            let pattern = Element.Arithmetic.pattern(row[i], narrow: narrow)
-            if pattern >> top == prefix { bins[Int(pattern >> shift & mask)] += 1 }
-          }
-        }
-        if level.isFirst {
-          count(0..<vectors)
-        } else {
-          // Few elements are in the bin that is looked into: most groups of vectors have none.
-          let least = SIMD8<Scalar>(repeating: Scalar.value(pattern: prefix << top, narrow: narrow))
-          let most = SIMD8<Scalar>(repeating: Scalar.value(pattern: (prefix + 1) << top - 1, narrow: narrow))
-          for v in stride(from: 0, to: vectors, by: 4) {
-            let group = v..<min(v + 4, vectors)
-            var apart = SIMD8<Scalar>.zero
-            for w in group {
-              let rank = Scalar.magnitudes(rows.vector(k, w), narrow: narrow)
-              apart += Scalar.above(least, rank) + Scalar.above(rank, most)
-            }
-            if laneSum(apart) < Double(8 * group.count) { count(group) }
-          }
-        }
+    chunks(Element.self, block) { chunk in
+      for k in 0..<models {
+        let (row, bins) = (chunk.rows[k], counts + k * Self.histogramBins)
+        for i in 0..<8 * chunk.vectors { bins[Int(Element.Arithmetic.pattern(row[i], narrow: true) >> 15)] += 1 }
         // The padding of the last 16 counted as zeros.
-        if prefix == 0 { bins[0] -= UInt64(8 * vectors - length) }
+        bins[0] -= UInt64(8 * chunk.vectors - chunk.length)
       }
     }
   }

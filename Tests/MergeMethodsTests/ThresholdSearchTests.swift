@@ -21,12 +21,12 @@ import Testing
 
   private func find(_ magnitudes: [[Double]], _ targets: [ThresholdTarget?], narrow: Bool, parts: Int = 1) -> [FoundThreshold?]
   {
-    let search = ThresholdSearch(models: magnitudes.count, narrow: narrow)
+    let search = ThresholdSearch(ranks: magnitudes.count, narrow: narrow)
     for level in 0..<search.levels {
       let levels = search.histogramLevels(level)
       for part in 0..<parts {
         let some = magnitudes.map { row in row.indices.filter { $0 % parts == part }.map { row[$0] } }
-        search.add(counts(some, levels, narrow: narrow, size: ThresholdSearch.bytes(models: magnitudes.count) / 8))
+        search.add(counts(some, levels, narrow: narrow, size: ThresholdSearch.bytes(ranks: magnitudes.count) / 8))
       }
       search.settle(level) { targets }
     }
@@ -79,37 +79,8 @@ import Testing
       (1, true, 2, 65536 * 8), (16, true, 2, 16 * 65536 * 8), (17, true, 3, 17 * 4096 * 8), (3, false, 4, 3 * 65536 * 8),
       (17, false, 6, 17 * 4096 * 8),
     ] {
-      #expect(ThresholdSearch(models: models, narrow: narrow).levels == levels)
-      #expect(ThresholdSearch.bytes(models: models) == bytes)
+      #expect(ThresholdSearch(ranks: models, narrow: narrow).levels == levels)
+      #expect(ThresholdSearch.bytes(ranks: models) == bytes)
     }
-  }
-
-  @Test func ofTheTiesAllNoneOrAFewStay() {
-    let magnitudes: [[Double]] = [[5, 3, 3, 3, 1], [5, 3, 3, 3, 1], [5, 3, 3, 3, 1]]
-    let found = find(
-      magnitudes,
-      [ThresholdTarget(rank: 3, ties: .all), ThresholdTarget(rank: 3, ties: .none), ThresholdTarget(rank: 3, ties: .fill)],
-      narrow: true)
-    #expect(found.map { $0!.value } == [3, 3, 3] && found.map { $0!.above } == [1, 1, 1])
-    #expect(found.map { $0!.keptTies } == [3, 0, 2])
-  }
-
-  @Test func aLevelIsSettledOnceWhoeverComesFirst() {
-    let search = ThresholdSearch(models: 1, narrow: true)
-    search.add(counts([[1, 2, 4]], search.histogramLevels(0), narrow: true, size: 65536))
-    var asked = 0
-    for _ in 0..<3 {
-      search.settle(0) {
-        asked += 1
-        return [ThresholdTarget(rank: 2, ties: .all)]
-      }
-    }
-    #expect(asked == 1)
-    // Its counts are gone; the next level sees the bin of 2 only.
-    let levels = search.histogramLevels(1)
-    #expect(levels[0].prefix == UInt64(Float(2).bitPattern >> 15) && levels[0].shift == 0 && levels[0].binBits == 15)
-    search.add(counts([[1, 2, 4]], levels, narrow: true, size: 65536))
-    for _ in 0..<2 { search.settle(1) { [] } }
-    #expect(search.found[0]?.value == 2 && search.found[0]?.above == 1 && search.found[0]?.equal == 1)
   }
 }

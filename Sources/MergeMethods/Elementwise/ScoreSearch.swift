@@ -15,11 +15,11 @@ final class ScoreSearch {
     self.scores = scores
     self.tensor = tensor
     self.ranks = ranks
-    search = ThresholdSearch(models: ranks, narrow: scores.narrow)
+    search = ThresholdSearch(ranks: ranks, narrow: scores.narrow)
   }
 
   static func scratchBytes(ranks: Int, _ tensor: TensorContext) -> Int {
-    3 * ThresholdSearch.bytes(models: ranks) + (tensor.count / TaskVectors.cell + 1) * 8
+    3 * ThresholdSearch.bytes(ranks: ranks) + (tensor.count / TaskVectors.cell + 1) * 8
   }
 
   static func block(_ block: Block) -> TaskVectorBlock {

@@ -56,7 +56,7 @@ final class TaskVectorStages {
         ? BracketSearch.bytes(models: cuts, elements: tensor.count)
         : GroupThresholds.bytes(models: cuts, elements: tensor.count) + cuts * (tensor.count / TaskVectors.cell + 1) * 8
     }
-    if settings.drop == .della { bytes += settings.models * (4 << 16 * 8) }
+    if settings.drop == .della { bytes += settings.models * 4 * TaskVectors.histogramBins * 8 }
     return bytes
   }
 
@@ -117,19 +117,19 @@ final class TaskVectorStages {
   private func rank(_ next: @escaping () throws(Failure) -> Step) throws(Failure) -> Step {
     guard settings.drop == .della else { return try next() }
     let models = settings.models
-    let pool = CounterPool(count: models << 16)
-    let level = HistogramLevel(prefix: 0, shift: 15, binBits: 16)
+    let bins = TaskVectors.histogramBins
+    let pool = CounterPool(count: models * bins)
     let narrow = TaskVectors(filters: vectors.filters.map { _ in TaskVectorFilter() }, narrow: true)
     return .sweep(
       sweep(sums: 0) { _, block, _, _ in
-        pool.use { narrow.addHistogram(block, [HistogramLevel](repeating: level, count: models), into: $0) }
+        pool.use { narrow.addHistogram(block, into: $0) }
       } next: { (_) throws(Failure) in
-        var counts = [UInt64](repeating: 0, count: models << 16)
+        var counts = [UInt64](repeating: 0, count: models * bins)
         pool.drain { page in for i in counts.indices { counts[i] += page[i] } }
         counts.withUnsafeBufferPointer { all in
           for k in 0..<models {
             let keep = RankedKeep(
-              probability: self.settings.keep[k], epsilon: self.settings.epsilon, histogram: all.baseAddress! + k << 16)
+              probability: self.settings.keep[k], epsilon: self.settings.epsilon, histogram: all.baseAddress! + k * bins)
             self.vectors.filters[k].drop = .ranked(self.stream(k), keep)
           }
         }
