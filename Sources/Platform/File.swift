@@ -156,9 +156,10 @@ public final class File: @unchecked Sendable {
     _ = posix_fadvise(descriptor, off_t(range.lowerBound), off_t(range.count), POSIX_FADV_WILLNEED)
   }
 
-  /// Lock against whoever else opens it, without waiting. False when it is locked, or no longer what the path names.
+  /// Lock against whoever else opens it, without waiting. False when it is locked, or no longer what the path names. On a file system that
+  /// knows no locks there is nothing to wait for, and the answer is true.
   public func tryLock() -> Bool {
-    guard retrying({ flock(descriptor, LOCK_EX | LOCK_NB) }) == 0 else { return false }
+    guard retrying({ flock(descriptor, LOCK_EX | LOCK_NB) }) == 0 else { return errno != EWOULDBLOCK }
     isLocked.store(true, ordering: .relaxed)
     return FileSystem.identity(path) == (try? identity())
   }
