@@ -13,12 +13,19 @@ struct LanePlaces {
     return order
   }
 
-  /// Lend room for the places of a chunk.
+  /// Room for the places of a chunk, and for the lanes past the last of them.
+  static let room = KernelGeometry.chunk + 8
+
+  /// Lend room for the places of a chunk. It comes from the heap: it is more than the stack lends.
   @inline(__always)
   static func withChunk<Result>(_ body: (LanePlaces) -> Result) -> Result {
-    withUnsafeTemporaryAllocation(of: UInt16.self, capacity: KernelGeometry.chunk + 8) { list in
-      orders.withUnsafeBufferPointer { body(LanePlaces(list: list.baseAddress!, orders: $0.baseAddress!)) }
-    }
+    withUnsafeTemporaryAllocation(of: UInt16.self, capacity: room) { with($0.baseAddress!, body) }
+  }
+
+  /// - Parameter list: `room` places.
+  @inline(__always)
+  static func with<Result>(_ list: UnsafeMutablePointer<UInt16>, _ body: (LanePlaces) -> Result) -> Result {
+    orders.withUnsafeBufferPointer { body(LanePlaces(list: list, orders: $0.baseAddress!)) }
   }
 
   /// The place at a position of the list.

@@ -32,6 +32,8 @@ struct RankedRow {
     /// Of each element: twice its bin, and one more in the second half.
     fileprivate let halves: UnsafeMutablePointer<UInt16>
     fileprivate let listed: UnsafeMutablePointer<Int32>
+    /// In a chunk, those whose words do not decide by themselves.
+    fileprivate let open: UnsafeMutablePointer<UInt16>
     /// Of each element: how many of its half bin come before it.
     fileprivate let earlier: UnsafeMutablePointer<UInt32>
     /// Of each half bin: how many elements, then its first rank; one more for the end of the last.
@@ -50,6 +52,7 @@ struct RankedRow {
       mask = .allocate(capacity: length)
       halves = .allocate(capacity: length)
       listed = .allocate(capacity: length + 1)
+      open = .allocate(capacity: LanePlaces.room)
       earlier = .allocate(capacity: length)
       firsts = .allocate(capacity: count + 1)
     }
@@ -65,6 +68,7 @@ struct RankedRow {
       mask.deallocate()
       halves.deallocate()
       listed.deallocate()
+      open.deallocate()
       earlier.deallocate()
       firsts.deallocate()
       if isSorting {
@@ -73,7 +77,7 @@ struct RankedRow {
       }
     }
 
-    static func bytes(length: Int) -> Int { length * 47 + RankedRow.halves(length) * 4 + 160 }
+    static func bytes(length: Int) -> Int { length * 47 + RankedRow.halves(length) * 4 + LanePlaces.room * 2 + 160 }
   }
 
   /// Per rank the word below which an element stays, the last one twice.
@@ -158,7 +162,7 @@ struct RankedRow {
   private func decide(_ words: UnsafePointer<UInt32>, into mask: UnsafeMutablePointer<UInt8>) -> Int {
     let (halves, earlier, firsts, listed) = (scratch.halves, scratch.earlier, scratch.firsts, scratch.listed)
     let (low, high) = (min(limits[0], limits[length]), max(limits[0], limits[length]))
-    return LanePlaces.withChunk { places in
+    return LanePlaces.with(scratch.open) { places in
       var count = 0
       for start in stride(from: 0, to: length, by: KernelGeometry.chunk) {
         let open = places.fill(
