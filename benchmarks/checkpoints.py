@@ -19,7 +19,8 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -179,6 +180,18 @@ def measure(data: Path, scratch: Path, options: argparse.Namespace, report: Repo
     report.table(sizes, rows, COLUMNS)
 
 
+@contextmanager
+def data_of(options: argparse.Namespace, parser: argparse.ArgumentParser) -> Iterator[tuple[Path, Path]]:
+    """Lend the checkpoints to measure with, tiny ones if it is to be quick, and a folder for outputs beside them."""
+    if not options.quick and not options.data.is_dir():
+        parser.error(f"{options.data} is not there: make benchmark-data writes it, or name another folder with --data")
+    with tempfile.TemporaryDirectory(prefix="benchmark-", dir=None if options.quick else options.data) as folder:
+        if options.quick:
+            write_set(Path(folder), TINY, INPUTS)
+            options.rounds = 1
+        yield (Path(folder) if options.quick else options.data), Path(folder)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run from the command line; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -190,16 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     unknown = set(options.only) - set(sp.methods())
     if unknown:
         parser.error(f"there is no method {', '.join(sorted(unknown))}; they are {', '.join(sp.methods())}")
-    place = None if options.quick else options.data
-    if place is not None and not place.is_dir():
-        parser.error(f"{place} is not there: make benchmark-data writes it, or name another folder with --data")
-    with tempfile.TemporaryDirectory(prefix="benchmark-", dir=place) as folder:
-        scratch = data = Path(folder)
-        if options.quick:
-            write_set(data, TINY, INPUTS)
-            options.rounds = 1
-        else:
-            data = options.data
+    with data_of(options, parser) as (data, scratch):
         report = Report("checkpoints", data, options)
         try:
             measure(data, scratch, options, report)

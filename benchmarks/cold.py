@@ -15,13 +15,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from checkpoints import INPUTS, TINY
-from generate import write_set
+from checkpoints import INPUTS, data_of
 from measure import (
     DATA,
     Process,
@@ -108,16 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", type=names_in, default=["linear", "model_stock"], metavar="METHODS")
     add_options(parser, rounds=5)
     options = parser.parse_args(arguments)
-    place = None if options.quick else options.data
-    if place is not None and not place.is_dir():
-        parser.error(f"{place} is not there: make benchmark-data writes it, or name another folder with --data")
-    with tempfile.TemporaryDirectory(prefix="benchmark-", dir=place) as folder:
-        scratch = data = Path(folder)
-        if options.quick:
-            write_set(data, TINY, INPUTS)
-            options.rounds = 1
-        else:
-            data = options.data
+    with data_of(options, parser) as (data, scratch):
         report = Report("cold", data, options)
         rows = []
         for method in options.only:

@@ -25,15 +25,13 @@ import json
 import shutil
 import subprocess
 import sys
-import tempfile
 import venv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from checkpoints import INPUTS, TINY, note_if_cold, warm
-from generate import write_set
+from checkpoints import INPUTS, data_of, note_if_cold, warm
 from measure import DATA, Process, Report, add_options, inputs_of, make_recipe, merge, names_in, run, spread
 
 import stockpot as sp
@@ -176,16 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     unknown = set(options.only) - set(PEERS)
     if unknown:
         parser.error(f"there is no peer for {', '.join(sorted(unknown))}; there is one for {', '.join(PEERS)}")
-    place = None if options.quick else options.data
-    if place is not None and not place.is_dir():
-        parser.error(f"{place} is not there: make benchmark-data writes it, or name another folder with --data")
-    with tempfile.TemporaryDirectory(prefix="benchmark-", dir=place) as folder:
-        scratch = data = Path(folder)
-        if options.quick:
-            write_set(data, TINY, INPUTS)
-            options.rounds = 1
-        else:
-            data = options.data
+    with data_of(options, parser) as (data, scratch):
         python = None
         if options.environment is not None or not options.quick:
             python = install((options.environment or scratch / "environment").resolve(), options.torch)

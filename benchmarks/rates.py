@@ -17,13 +17,11 @@ import argparse
 import json
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from checkpoints import INPUTS, TINY
-from generate import write_set
+from checkpoints import INPUTS, data_of, note_if_cold, warm
 from measure import DATA, Report, add_options, make_recipe, merge, names_in, run, spread
 
 import stockpot as sp
@@ -76,17 +74,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", type=names_in, default=None, metavar="METHODS", help="default: all that have a rate")
     add_options(parser, rounds=3)
     options = parser.parse_args(arguments)
-    place = None if options.quick else options.data
-    if place is not None and not place.is_dir():
-        parser.error(f"{place} is not there: make benchmark-data writes it, or name another folder with --data")
-    with tempfile.TemporaryDirectory(prefix="benchmark-", dir=place) as folder:
-        scratch = data = Path(folder)
-        if options.quick:
-            write_set(data, TINY, INPUTS)
-            options.rounds = 1
-        else:
-            data = options.data
+    with data_of(options, parser) as (data, scratch):
         report = Report("rates", data, options)
+        folders = sorted(path for path in data.iterdir() if path.name == "base" or path.name.startswith("model-"))
+        warm(folders)
         rows, speeds = [], []
         for method in options.only or rated():
             row, measured = measure(method, data, scratch, options.rounds)
@@ -96,6 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report.note(f"speed of this machine: {speed.median:.2f} ({speed.minimum:.2f} to {speed.maximum:.2f})")
         report.table(f"page cache warm, {options.rounds} rounds", rows, COLUMNS)
         off = spread([row["off"] for row in rows])
+        note_if_cold(folders, report)
         report.note(f"off: {off.median:.2f} ({off.minimum:.2f} to {off.maximum:.2f})")
     report.save()
     return 0
