@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from checkpoints import INPUTS, data_of, note_if_cold, warm
-from measure import DATA, Report, add_options, make_recipe, merge, names_in, run, spread
+from measure import DATA, Report, add_options, inputs_of, make_recipe, merge, names_in, run, spread
 
 import stockpot as sp
 
@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     with data_of(options, parser) as (data, scratch):
         report = Report("rates", data, options)
-        folders = sorted(path for path in data.iterdir() if path.name == "base" or path.name.startswith("model-"))
+        folders = inputs_of(make_recipe(data, "ties", models=INPUTS))
         warm(folders)
         rows, speeds = [], []
         for method in options.only or rated():

@@ -17,11 +17,21 @@ public enum OutputPlace {
     case .file where isFile, nil: break
     case .folder where !isFile:
       let names = try FileSystem.list(path)
+      try checkAside(path)
       guard names.isEmpty || names.contains(where: { $0.hasSuffix(".safetensors") || $0 == "merge_report.json" }) else {
         throw Failure(.exists, "\(path) is a folder that holds no checkpoint and is not overwritten: choose another path")
       }
     default:
       throw Failure(.exists, "\(path) is not \(isFile ? "a file" : "a folder") and is not overwritten: choose another path")
+    }
+  }
+
+  /// Where a folder stays until the one that takes its place is there.
+  private static func aside(_ path: String) -> String { path + ".replaced" }
+
+  private static func checkAside(_ path: String) throws(Failure) {
+    guard !FileSystem.exists(aside(path)) else {
+      throw Failure(.exists, "\(aside(path)) is in the way of overwriting \(path): move it away")
     }
   }
 
@@ -32,10 +42,8 @@ public enum OutputPlace {
       try FileSystem.rename(partial, to: path)
       return
     }
-    let aside = path + ".replaced"
-    guard !FileSystem.exists(aside) else {
-      throw Failure(.exists, "\(aside) is in the way of overwriting \(path): move it away")
-    }
+    let aside = aside(path)
+    try checkAside(path)
     try FileSystem.rename(path, to: aside)
     do throws(Failure) {
       try FileSystem.rename(partial, to: path)

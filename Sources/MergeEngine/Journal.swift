@@ -87,8 +87,8 @@ final class Journal {
 
   /// Work in a folder that nobody else works in meanwhile.
   ///
-  /// What failed is removed, and what was cancelled or stopped by the system (a full disk) stays if it can be resumed. The folder of
-  /// another merge is left as it is.
+  /// What failed is removed. What was cancelled, stopped by the system (a full disk) or found its place taken in the end stays, if it can
+  /// be resumed. The folder of another merge is left as it is.
   static func work(
     in folder: String, fingerprint: String, resume: Bool, canResume: Bool = true,
     _ body: (Journal) throws(Failure) -> Void
@@ -100,8 +100,8 @@ final class Journal {
     } catch {
       switch error.status {
       case .cancelled where canResume: throw error
-      case .file where canResume:
-        throw Failure(.file, "\(error.message); what is done stays in \(folder), where resume goes on")
+      case .file where canResume, .exists where canResume:
+        throw Failure(error.status, "\(error.message); what is done stays in \(folder), where resume goes on")
       default:
         try? FileSystem.remove(folder)
         throw error

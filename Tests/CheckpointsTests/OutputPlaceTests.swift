@@ -42,6 +42,21 @@ import Testing
     #expect(try FileSystem.list(folder.path) == ["out"])
   }
 
+  @Test func whatIsInTheWayIsNoticedBeforeAndAfter() throws {
+    let folder = try TemporaryFolder()
+    let (old, new) = (folder.path + "/out", folder.path + "/out.partial")
+    for name in [old, new, old + ".replaced"] {
+      try FileSystem.makeFolder(name)
+      try FileSystem.write("x", to: name + "/model.safetensors")
+    }
+    #expect(status(old, overwrite: true) == .exists)
+    let failure = #expect(throws: Failure.self) { try OutputPlace.replace(old, by: new) }
+    #expect(failure?.status == .exists && failure?.message.contains("out.replaced") == true)
+    #expect(try FileSystem.list(folder.path) == ["out", "out.partial", "out.replaced"])
+    // A file takes another's place at once.
+    #expect(status(old + "/model.safetensors", isFile: true, overwrite: true) == nil)
+  }
+
   @Test func theOldFolderComesBackWhenTheNewOneCannotCome() throws {
     let folder = try TemporaryFolder()
     let old = folder.path + "/out"

@@ -118,14 +118,14 @@ import Testing
       in: folder("out.partial"), fingerprint: "plan", resume: true, canResume: canResume, body)
   }
 
-  @Test(arguments: [(Status.cancelled, true), (.file, true), (.nonFinite, false), (.internal, false)])
+  @Test(arguments: [(Status.cancelled, true), (.file, true), (.exists, true), (.nonFinite, false), (.internal, false)])
   func whatCanBeResumedStays(status: Status, stays: Bool) throws {
     for canResume in [true, false] {
       let failure = #expect(throws: Failure.self) {
         try work(canResume: canResume) { (_) throws(Failure) in throw Failure(status, "stopped") }
       }
       #expect(failure?.message.hasPrefix("stopped") == true && failure?.status == status)
-      #expect(failure?.message.contains("resume") == (status == .file && canResume))
+      #expect(failure?.message.contains("resume") == ([.file, .exists].contains(status) && canResume))
       #expect(FileSystem.exists(path) == (stays && canResume))
     }
   }

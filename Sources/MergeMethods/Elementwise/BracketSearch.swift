@@ -78,13 +78,7 @@ final class BracketSearch {
 
   private func count(_ next: @escaping () throws(Failure) -> Step) throws(Failure) -> Step {
     guard searches.contains(where: { $0 != nil }) else { return try next() }
-    var counters = 0
-    var brackets: [MagnitudeBracket?] = []
-    for search in searches {
-      let bracket = search?.bracket(offset: counters)
-      counters += bracket?.counters ?? 0
-      brackets.append(bracket)
-    }
+    let (brackets, counters) = MagnitudeSearch.brackets(searches)
     let pool = CounterPool(count: counters)
     let slots = self.slots
     slots.clear()

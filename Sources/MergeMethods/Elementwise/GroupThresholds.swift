@@ -83,12 +83,7 @@ final class GroupThresholds: Sendable {
   /// The next sweep, if anything is left to look for.
   private func proceed(_ state: inout State, to sweep: Int) {
     guard state.searches.contains(where: { $0 != nil }) else { return state.stage = .found(state.found) }
-    var counters = 0
-    var brackets: [MagnitudeBracket?] = []
-    for search in state.searches {
-      brackets.append(search?.bracket(offset: counters))
-      counters += brackets.last??.counters ?? 0
-    }
+    let (brackets, counters) = MagnitudeSearch.brackets(state.searches)
     state.counts = [Int](repeating: 0, count: counters)
     state.stage = .counting(sweep, brackets)
   }
@@ -104,13 +99,16 @@ final class GroupThresholds: Sendable {
     state.withLock { state in
       guard case .counting(sweep, let brackets) = state.stage else { return }
       for (k, target) in targets().enumerated() {
-        guard let target, let bracket = brackets[k] else {
+        guard var search = state.searches[k], let target, let bracket = brackets[k] else {
           state.searches[k] = nil
           continue
         }
-        guard let known = state.searches[k]?.narrowDown(bracket, state.counts, rank: target.rank) else { continue }
-        let value = MagnitudeSearch(narrow: true).value(bracket.pattern(known.half))
-        state.found[k] = FoundThreshold(value: value, above: known.above, equal: known.equal, target: target)
+        guard let known = search.narrowDown(bracket, state.counts, rank: target.rank) else {
+          state.searches[k] = search
+          continue
+        }
+        state.found[k] = FoundThreshold(
+          value: search.value(bracket.pattern(known.half)), above: known.above, equal: known.equal, target: target)
         state.searches[k] = nil
       }
       proceed(&state, to: sweep + 1)

@@ -1,32 +1,5 @@
 import TensorKernels
 
-/// What is asked of one model.
-struct ThresholdTarget: Sendable {
-  /// 1 for the largest.
-  var rank: Int
-  /// How many of the elements equal to the threshold stay: all, none, or as many as make `rank` elements.
-  var ties: Ties
-
-  enum Ties: Sendable { case all, none, fill }
-}
-
-/// What was found for one model.
-struct FoundThreshold: Sendable {
-  var value: Double
-  var above: Int
-  var equal: Int
-  var target: ThresholdTarget
-
-  /// How many of the equal ones stay.
-  var keptTies: Int {
-    switch target.ties {
-    case .all: equal
-    case .none: 0
-    case .fill: target.rank - above
-    }
-  }
-}
-
 /// The search for one order statistic of magnitudes: between which patterns it is, until the counts of a bracket say what it is.
 struct MagnitudeSearch: Sendable {
   var low: UInt64 = 0
@@ -46,6 +19,17 @@ struct MagnitudeSearch: Sendable {
   /// - Parameter offset: of its counters among all.
   func bracket(offset: Int) -> MagnitudeBracket {
     MagnitudeBracket(low: low, high: high, offset: offset, candidates: candidates)
+  }
+
+  /// The brackets of all searches that are on, their counters one after the other, and how many counters that makes.
+  static func brackets(_ searches: [MagnitudeSearch?]) -> (brackets: [MagnitudeBracket?], counters: Int) {
+    var counters = 0
+    let brackets = searches.map { search in
+      let bracket = search?.bracket(offset: counters)
+      counters += bracket?.counters ?? 0
+      return bracket
+    }
+    return (brackets, counters)
   }
 
   /// The magnitude of a pattern.

@@ -181,8 +181,7 @@ final class TaskVectorStages {
     guard settings.trims else { return try next() }
     if settings.gamma != nil { return try OutlierSearch(self).begin(next) }
     guard let shared else {
-      let search = BracketSearch(
-        self, targets: targets(tensor.count))
+      let search = BracketSearch(self, targets: targets(tensor.count))
       return try search.begin { () throws(Failure) in try self.ties(search.found, search.cells, search.isCounted, next) }
     }
     return try trim(with: shared, next)
